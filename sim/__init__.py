@@ -1,0 +1,72 @@
+"""kvevolve: discover KV prefix-cache policies, with an engine-exact block-level simulator as the fitness function.
+
+`simulate(trace, policy, capacity)` replays; `optimum` and `ceiling` bound; `compare` sets policies side by side on a
+panel; `check_policy` says why a policy would be refused. Names are imported when first used, so that a process that
+runs candidates loads no more than it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.bounds import Bound, ceiling, optimum
+    from sim.check import check_policy
+    from sim.comparison import Comparison, compare
+    from sim.integrity import IntegrityError, check_integrity
+    from sim.policy.language import PolicyRejected
+    from sim.policy.program import Policy
+    from sim.registry import load_policy, policies
+    from sim.result import Latency, Result
+    from sim.simulation import Options, PolicyError, simulate
+
+_HOME = {
+    "Bound": "sim.bounds",
+    "Comparison": "sim.comparison",
+    "IntegrityError": "sim.integrity",
+    "Latency": "sim.result",
+    "Options": "sim.simulation",
+    "Policy": "sim.policy.program",
+    "PolicyError": "sim.simulation",
+    "PolicyRejected": "sim.policy.language",
+    "Result": "sim.result",
+    "ceiling": "sim.bounds",
+    "check_integrity": "sim.integrity",
+    "check_policy": "sim.check",
+    "compare": "sim.comparison",
+    "load_policy": "sim.registry",
+    "optimum": "sim.bounds",
+    "policies": "sim.registry",
+    "simulate": "sim.simulation",
+}
+
+__all__ = [
+    "Bound",
+    "Comparison",
+    "IntegrityError",
+    "Latency",
+    "Options",
+    "Policy",
+    "PolicyError",
+    "PolicyRejected",
+    "Result",
+    "ceiling",
+    "check_integrity",
+    "check_policy",
+    "compare",
+    "load_policy",
+    "optimum",
+    "policies",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sim' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,263 @@
+"""The `kvevolve` command: verbs, each of which calls one function of the library and prints.
+
+stdout is the result, stderr progress. Exit codes: 0 ok, 1 error, 2 refused or gate failed. Imports of kernels are put
+off until a verb needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.verb(options)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"kvevolve: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print(options: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+    print(json.dumps(content, indent=2, sort_keys=True) if options.json else text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sim.simulation import simulate
+    from workloads import load
+
+    keys = ("engine", "mode", "decode", "orphans", "ghost_blocks", "prefill_tokens_per_s", "decode_s_per_token")
+    chosen = {key: getattr(options, key) for key in (*keys, "max_running") if getattr(options, key) is not None}
+    trace = load(options.trace)
+    result = simulate(trace, options.policy, options.capacity, **chosen)
+    memory = result.kv_bytes(int(options.model) if options.model.isdigit() else options.model)
+    content = result.to_dict() | memory | {"model": options.model}
+    lines = [repr(trace)]
+    for name, value in content.items():
+        inner = value.items() if isinstance(value, dict) else [(name, value)]
+        lines += [
+            f"{key:<26} {entry:.6g}" if isinstance(entry, float) else f"{key:<26} {entry}" for key, entry in inner
+        ]
+    _print(options, content, "\n".join(lines))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from sim.evaluation import Evaluator
+
+    evaluator = Evaluator(options.split, options.panel)
+    try:
+        found = evaluator.evaluate(options.file)
+    finally:
+        evaluator.close()
+    content = {
+        "metrics": found.metrics,
+        "stage": found.stage,
+        "isolation": found.isolation,
+        "artifacts": found.artifacts,
+        "panel": evaluator.panel.name,
+        "fingerprint": evaluator.panel.fingerprint,
+    }
+    lines = [f"{name:<22} {value:.4f}" for name, value in found.metrics.items()]
+    lines += [f"{'isolation':<22} {found.isolation}"]
+    lines += [f"\n{name}\n{text}" for name, text in found.artifacts.items()]
+    _print(options, content, "\n".join(lines))
+    return 0 if found.metrics["valid"] else 2
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from sim.comparison import compare
+
+    found = compare(options.policies, options.split, options.panel)
+    head = f"{found.marks.panel.name} {found.marks.panel.split} {found.marks.panel.fingerprint[:12]}"
+    _print(options, found.to_dict(), f"{head}\n{found}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sim.check import check_policy
+
+    findings = check_policy(options.file)
+    content = {"file": str(options.file), "findings": [vars(finding) for finding in findings]}
+    _print(options, content, "\n".join(map(str, findings)) or f"{options.file}: ok")
+    return 2 if findings else 0
+
+
+def _evolve(options: argparse.Namespace) -> int:
+    from sim.evolve import Job, evolve
+    from sim.rundir import RunDir, new_run_dir
+
+    job = Job(
+        options.program,
+        options.evaluator,
+        options.config,
+        options.iterations,
+        options.seed,
+        options.tune_evaluations,
+        options.panel,
+    )
+    for path in (job.program, job.evaluator, job.config):
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; run inside a kvevolve checkout or name the file")
+    run = RunDir(options.resume.resolve()) if options.resume else new_run_dir(options.output)
+    finished = evolve(job, run, _say, resume=options.resume is not None)
+    print(finished.report)
+    return 0
+
+
+def _fields(options: argparse.Namespace) -> int:
+    from sim.core.fields import describe
+
+    print(describe())
+    return 0
+
+
+def _policies(options: argparse.Namespace) -> int:
+    import ast
+
+    from sim.registry import policies
+
+    print("vllm            the engine's own LRU, native; exact for vLLM >= 0.23 and <= 0.22")
+    for name, path in policies().items():
+        print(f"{name:<15} {' '.join((ast.get_docstring(ast.parse(path.read_text())) or '').split())}")
+    return 0
+
+
+def _panel(options: argparse.Namespace) -> int:
+    from workloads.panel import describe, load_panel
+
+    print(describe(load_panel(options.split, options.panel, purpose="report")))
+    return 0
+
+
+def _trace_info(options: argparse.Namespace) -> int:
+    from workloads import load
+
+    trace = load(options.trace)
+    print(trace)
+    print(json.dumps(trace.provenance, indent=2, sort_keys=True, default=str))
+    return 0
+
+
+def _trace_convert(options: argparse.Namespace) -> int:
+    from workloads import load
+
+    trace = load(options.trace)
+    trace.save(options.output)
+    _say(f"{options.output}: {trace!r}")
+    return 0
+
+
+def _trace_fetch(options: argparse.Namespace) -> int:
+    from workloads.fetch import fetch
+
+    def progress(name: str, done: int, total: int | None) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{name} {done / 1e6:.1f} MB of {(total or 0) / 1e6:.1f} MB", end="", file=sys.stderr)
+
+    for path in fetch(options.collection, progress=progress):
+        print(path)
+    return 0
+
+
+def _version() -> str:
+    try:
+        return version("kvevolve")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kvevolve", description="Discover KV prefix-cache policies.")
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    _add_run(verbs)
+    verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
+    verb.add_argument("file", type=Path)
+    _panel_arguments(verb, "train", ("train", "validation"))
+    verb = _add(verbs, "compare", _compare, "compare policies on a panel", json_output=True)
+    verb.add_argument("policies", nargs="+", help="files or shipped names")
+    _panel_arguments(verb, "validation", ("train", "validation", "test"))
+    verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
+    verb.add_argument("file")
+    _add_evolve(verbs)
+    _add(verbs, "fields", _fields, "list what a policy can read, with units")
+    _add(verbs, "policies", _policies, "list the shipped policies")
+    verb = _add(verbs, "panel", _panel, "describe a panel")
+    verb.add_argument("split", nargs="?", default="train", choices=("train", "validation", "test"))
+    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+    trace = verbs.add_parser("trace", help="inspect, convert and fetch traces")
+    kinds = trace.add_subparsers(required=True, metavar="ACTION")
+    verb = _add(kinds, "info", _trace_info, "describe a trace")
+    verb.add_argument("trace")
+    verb = _add(kinds, "convert", _trace_convert, "save a trace as .npz")
+    verb.add_argument("trace")
+    verb.add_argument("output", type=Path)
+    verb = _add(kinds, "fetch", _trace_fetch, "download public traces into the user cache, checksums verified")
+    verb.add_argument("collection", choices=("mooncake",))
+    return parser
+
+
+def _add(verbs: Any, name: str, call: Callable[..., int], text: str, json_output: bool = False) -> Any:
+    verb = verbs.add_parser(name, help=text, description=text)
+    verb.set_defaults(verb=call)
+    if json_output:
+        verb.add_argument("--json", action="store_true", help="print JSON")
+    return verb
+
+
+def _panel_arguments(verb: Any, default: str, splits: Sequence[str]) -> None:
+    verb.add_argument("--panel", dest="split", default=default, choices=splits)
+    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+
+
+def _add_run(verbs: Any) -> None:
+    verb = _add(verbs, "run", _run, "replay one trace at one capacity", json_output=True)
+    verb.add_argument("trace", help="short name, file, or format:path?option=value")
+    verb.add_argument("--policy", default="vllm", help="vllm, a shipped name or a file (default: vllm)")
+    verb.add_argument("--capacity", default="5%", help="blocks, or a share of the distinct blocks (default: 5%%)")
+    verb.add_argument("--engine", choices=("vllm>=0.23", "vllm<=0.22"))
+    verb.add_argument("--mode", choices=("serial", "overlap"))
+    verb.add_argument("--decode", choices=("none", "private", "infer"))
+    verb.add_argument("--orphans", action="store_true", default=None, help="let parents leave before their children")
+    verb.add_argument("--ghost-blocks", type=int, help="blocks remembered beyond the cache")
+    verb.add_argument("--prefill-tokens-per-s", type=float)
+    verb.add_argument("--decode-s-per-token", type=float)
+    verb.add_argument("--max-running", type=int)
+    verb.add_argument("--model", default="llama-3.1-8b", help="for KV bytes: a model name, or bytes per token")
+
+
+def _add_evolve(verbs: Any) -> None:
+    verb = _add(verbs, "evolve", _evolve, "evolve a policy and report it (keyless by default)")
+    verb.add_argument("--program", type=Path, default=ROOT / "initial_program.py", help="seed policy")
+    verb.add_argument("--evaluator", type=Path, default=ROOT / "evaluator.py")
+    verb.add_argument("--config", type=Path, default=ROOT / "config.yaml", help="OpenEvolve config; see examples/")
+    verb.add_argument("--iterations", type=int)
+    verb.add_argument("--seed", type=int)
+    verb.add_argument("--tune-evaluations", type=int, default=24, help="passes of the final tuning (default: 24)")
+    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+    verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
+    verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""The main job: run OpenEvolve on the seed policy, tune what it found, choose on validation, report.
+
+Calls the engine as its own command, `openevolve-run`; must not know how candidates are scored or isolated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.comparison import Comparison, compare
+from sim.evaluation import Evaluator
+from sim.fitness import training_objective
+from sim.policy.language import PolicyRejected
+from sim.policy.program import Policy
+from sim.registry import load_policy, policies
+from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
+from sim.search.tuner import tune
+from workloads.panel import describe
+
+FINALISTS = 12
+"""Best programs by training score that are compared on validation; the first of them is tuned too."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        program: Seed policy with one EVOLVE-BLOCK.
+        evaluator: OpenEvolve evaluator.
+        config: OpenEvolve config.
+        iterations: Overrides the config's.
+        seed: Overrides the config's.
+        tune_evaluations: Budget of the final CMA-ES tuning, in passes over the training panel.
+        panel: "auto", "real", "mooncake" or "synthetic".
+    """
+
+    program: Path
+    evaluator: Path
+    config: Path
+    iterations: int | None = None
+    seed: int | None = None
+    tune_evaluations: int = 24
+    panel: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """What a run left."""
+
+    run: RunDir
+    best: Policy
+    validation: Comparison
+    report: str
+
+
+def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
+    """Run the whole job.
+
+    Args:
+        job: What to run.
+        run: Where outputs go; with `resume`, a run that was stopped.
+        say: Receives progress, line by line.
+        resume: Continue from the newest checkpoint, up to the config's iterations.
+
+    Raises:
+        RuntimeError: If the engine fails; its log is named.
+        ValueError: If the config or the panel makes no sense.
+    """
+    os.environ["KVEVOLVE_PANEL"] = job.panel
+    os.environ["KVEVOLVE_RUN_DIR"] = str(run.root)
+    evaluator = Evaluator("train", job.panel)
+    say(describe(evaluator.panel))
+    if not evaluator.panel.real:
+        say(
+            "NO RECORDED TRACES FOUND: this run uses SYNTHETIC traffic. For real traffic: kvevolve trace fetch mooncake"
+        )
+    seed_found = evaluator.evaluate(job.program, advice=False)
+    if not seed_found.metrics["valid"]:
+        raise ValueError(f"{job.program}: {seed_found.artifacts['rejection']}")
+    say(f"isolation of candidates: {seed_found.isolation}")
+    started = time.time()
+    config = resolve_config(job.config, run, job.iterations, job.seed) if not resume else _stored_config(run)
+    if keyless(config):
+        os.environ["KVEVOLVE_ADVICE"] = "0"
+    _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume)
+    engine_s = time.time() - started
+    finalists = _finalists(run, load_policy(job.program))
+    tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
+    best, validation = _choose(finalists, tuned, job, say)
+    run.best_policy.write_text(best.source)
+    report = _report(job, run, best, validation)
+    run.report.write_text(report + "\n")
+    outcome = evaluator.evaluate(run.best_policy, advice=False)
+    evaluator.close()
+    content = {
+        "versions": versions(),
+        "panel": evaluator.panel.name,
+        "train_fingerprint": evaluator.panel.fingerprint,
+        "validation_fingerprint": validation.marks.panel.fingerprint,
+        "seed": config.get("random_seed"),
+        "iterations": config.get("max_iterations"),
+        "stored_children": len(run.children()),
+        "tune_evaluations": job.tune_evaluations,
+        "engine_s": round(engine_s, 1),
+        "total_s": round(time.time() - started, 1),
+        "isolation": outcome.isolation,
+        "train": outcome.metrics,
+        "validation": validation.to_dict(),
+    }
+    write_json(run.provenance, content)
+    return Finished(run, best, validation, report)
+
+
+def _stored_config(run: RunDir) -> dict[str, Any]:
+    import yaml
+
+    if not run.config.is_file():
+        raise ValueError(f"{run.root} holds no run: there is no config.yaml in it")
+    config: dict[str, Any] = yaml.safe_load(run.config.read_text())
+    return config
+
+
+def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) -> None:
+    """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported."""
+    command = [sys.executable, "-m", "openevolve.cli", str(job.program), str(job.evaluator)]
+    command += ["--config", str(run.config), "--output", str(run.root)]
+    if resume:
+        checkpoint = run.latest_checkpoint()
+        done = int(checkpoint.name[11:]) if checkpoint else 0
+        if done >= iterations:
+            say(f"all {iterations} iterations are done already")
+            return
+        command += ["--iterations", str(iterations - done)]
+        command += ["--checkpoint", str(checkpoint)] if checkpoint else []
+        say(f"resuming after iteration {done} of {iterations}")
+    with run.log.open("ab") as log:
+        engine = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            _follow(engine, run, iterations, say)
+        except KeyboardInterrupt:
+            say("interrupted: waiting for the engine to write its best program")
+            engine.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                engine.wait(60)
+        finally:
+            if engine.poll() is None:
+                engine.kill()
+                engine.wait()
+    if engine.returncode not in (0, 130, -signal.SIGINT):
+        raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
+    if not run.children():
+        raise RuntimeError(f"openevolve-run stored no child in {iterations} iterations; see {run.log}")
+
+
+def _follow(engine: subprocess.Popen[bytes], run: RunDir, iterations: int, say: Say) -> None:
+    told, best = len(run.children()), -1.0
+    while True:
+        ended = engine.poll() is not None
+        children = run.children()
+        for child in children[told:]:
+            value = float(child.get("child_metrics", {}).get("combined_score", -1.0))
+            if value > best:
+                best = value
+                say(f"iteration {child.get('iteration', '?')}/{iterations}: new best training score {best:+.4f}")
+            elif int(child.get("iteration", 0)) % 10 == 0:
+                say(f"iteration {child.get('iteration', '?')}/{iterations}: best training score {best:+.4f}")
+        told = len(children)
+        if ended:
+            return
+        time.sleep(0.5)
+
+
+def _finalists(run: RunDir, seed: Policy) -> list[Policy]:
+    """Return the best distinct valid programs by training score; the seed if there is none."""
+    ranked: dict[str, float] = {}
+    for code, metrics in run.programs():
+        if metrics.get("valid"):
+            ranked[code] = float(metrics["combined_score"])
+    found: list[Policy] = []
+    for code in sorted(ranked, key=lambda text: -ranked[text])[:FINALISTS]:
+        with contextlib.suppress(PolicyRejected):
+            found.append(Policy.from_source(code, f"evolved_{len(found) + 1}"))
+    return found or [seed]
+
+
+def _tune(finalists: list[Policy], job: Job, seed: int, say: Say) -> list[Policy]:
+    if job.tune_evaluations <= 0 or not finalists[0].literals:
+        return []
+    say(f"tuning {len(finalists[0].literals)} constants of the best program ({job.tune_evaluations} passes)")
+    tuned = tune(finalists[0], training_objective(), job.tune_evaluations, seed)
+    say(f"tuned: training score {tuned.score:+.4f}")
+    return [Policy.from_source(tuned.policy.source, "evolved_tuned")]
+
+
+def _choose(finalists: list[Policy], tuned: list[Policy], job: Job, say: Say) -> tuple[Policy, Comparison]:
+    """Return the candidate with the best validation score, named "evolved", and it among the baselines."""
+    candidates = [*tuned, *finalists]
+    say(f"comparing the {len(candidates)} best on validation")
+    found = compare(candidates, "validation", job.panel)
+    best = max(range(len(candidates)), key=lambda i: found.scores[i].combined)
+    say(f"chosen: {candidates[best].name}, validation score {found.scores[best].combined:+.4f}")
+    chosen = Policy.from_source(candidates[best].source, "evolved")
+    return chosen, compare(_columns(job, chosen), "validation", job.panel)
+
+
+def _columns(job: Job, best: Policy) -> list[Policy]:
+    seed = Policy.from_source(job.program.read_text(), "seed")
+    return [seed, *(load_policy(name) for name in policies()), best]
+
+
+def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
+    training = compare(_columns(job, best), "train", job.panel)
+    seed = job.program.read_text()
+    diff = difflib.unified_diff(
+        seed.splitlines(), best.source.splitlines(), str(job.program.name), run.best_policy.name, lineterm=""
+    )
+    scores = dict(zip(validation.names, validation.scores, strict=True))
+    rival = max((name for name in scores if name not in ("seed", "evolved")), key=lambda name: scores[name].combined)
+    kind = "recorded traffic" if validation.marks.panel.real else "SYNTHETIC traffic"
+    verdict = "beats" if scores["evolved"].combined > max(scores[rival].combined, 0.0) else "does NOT beat"
+    return "\n".join(
+        [
+            f"TRAINING ({training.marks.panel.name}, {kind})",
+            str(training),
+            "",
+            f"VALIDATION ({validation.marks.panel.name}, {kind})",
+            str(validation),
+            "",
+            f"evolved {verdict} every baseline on validation: {scores['evolved'].combined:+.4f}, best shipped policy "
+            f"{rival} {scores[rival].combined:+.4f}, vllm +0.0000",
+            "",
+            "DIFF OF THE BEST POLICY AGAINST THE SEED",
+            *diff,
+            "",
+            f"outputs: {run.root}",
+            f"  {run.best_policy.name}: the policy   {run.report.name}: this text",
+            f"  {run.provenance.name}: versions, panel, seed, scores",
+            f"  {run.trace.name}: every stored child   {run.log.name}: the engine's log   checkpoints/: to resume",
+        ]
+    )

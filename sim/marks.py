@@ -1,0 +1,131 @@
+"""What every cell of a panel is measured against: hit tokens of LRU, of the optimum, and of each shipped baseline.
+
+Computed once per panel and kept in the user cache. Holds the optimum: processes that run candidates must not import
+this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sim.bounds import optimum
+from sim.core.compiled import sources_digest
+from sim.policy.compiler import compile_policy
+from sim.policy.program import clock_origin
+from sim.registry import load_policy, policies
+from sim.score import Cell, Score, score
+from sim.simulation import simulate
+from workloads.atomic import atomic_write
+from workloads.locate import user_cache_dir
+from workloads.panel import Panel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Hit tokens of one cell."""
+
+    lru: int
+    optimum: int
+    baselines: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """All marks of a panel, in the order of its cells."""
+
+    panel: Panel
+    marks: tuple[Mark, ...]
+    nodes: dict[str, int]
+    """Size of each baseline."""
+
+    def cells(self, hit_tokens: Sequence[int]) -> list[Cell]:
+        """Return the cells of a candidate that hit so many tokens in each."""
+        return [
+            Cell(
+                cell.trace_name,
+                cell.fraction,
+                cell.capacity_blocks,
+                self.panel.traces[cell.trace_name].prompt_tokens,
+                mark.lru,
+                mark.optimum,
+                tokens,
+            )
+            for cell, mark, tokens in zip(self.panel.cells, self.marks, hit_tokens, strict=True)
+        ]
+
+    def baseline_scores(self) -> dict[str, Score]:
+        """Return the score of every baseline, charged for its size like a candidate, and of the engine's LRU (0)."""
+        scores = {"vllm": score(self.cells([mark.lru for mark in self.marks]), 0)}
+        for name, nodes in self.nodes.items():
+            scores[name] = score(self.cells([mark.baselines[name] for mark in self.marks]), nodes)
+        return scores
+
+
+def load_marks(panel: Panel) -> Marks:
+    """Return the marks of a panel, from the user cache if they were computed by these very sources."""
+    nodes = {name: load_policy(name).nodes for name in policies()}
+    path = _path(panel)
+    stored = _read(path, len(panel.cells), nodes)
+    if stored is None:
+        log.info("computing LRU, optimum and %d baselines for panel %s %s", len(nodes), panel.name, panel.split)
+        stored = _compute(panel, nodes)
+        _write(path, stored)
+    return Marks(panel, stored, nodes)
+
+
+def _compute(panel: Panel, names: Mapping[str, int]) -> tuple[Mark, ...]:
+    compiled = {name: compile_policy(load_policy(name)) for name in names}
+    origins = {name: clock_origin(policy.policy.source) for name, policy in compiled.items()}
+    marks = []
+    for cell in panel.cells:
+        trace = panel.traces[cell.trace_name]
+        baselines = {
+            name: simulate(trace, policy, cell.capacity_blocks, clock_origin=origins[name]).hit_tokens
+            for name, policy in compiled.items()
+        }
+        lru = simulate(trace, "vllm", cell.capacity_blocks).hit_tokens
+        marks.append(Mark(lru, optimum(trace, cell.capacity_blocks).hit_tokens, baselines))
+    return tuple(marks)
+
+
+def _path(panel: Panel) -> Path:
+    here = Path(__file__).parent
+    code = [*(here / name for name in ("bounds.py", "prepared.py", "simulation.py")), *(here / "policy").glob("*.py")]
+    sources = sorted((path.name, path.read_bytes()) for path in [*policies().values(), *code])
+    baselines = hashlib.sha256(repr(sources).encode()).hexdigest()[:12]
+    name = f"{panel.name}-{panel.split}-{panel.fingerprint[:16]}-{sources_digest()}-{baselines}.json"
+    return user_cache_dir() / "marks" / name
+
+
+def _read(path: Path, cells: int, names: Mapping[str, int]) -> tuple[Mark, ...] | None:
+    try:
+        rows = json.loads(path.read_text())
+        marks = tuple(
+            Mark(int(row["lru"]), int(row["optimum"]), {k: int(v) for k, v in row["baselines"].items()}) for row in rows
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        log.warning("%s is unreadable (%s) and is computed anew", path, error)
+        return None
+    sound = len(marks) == cells and all(
+        set(mark.baselines) == set(names) and 0 <= mark.lru <= mark.optimum for mark in marks
+    )
+    if not sound:
+        log.warning("%s does not hold the marks of this panel and is computed anew", path)
+    return marks if sound else None
+
+
+def _write(path: Path, marks: Sequence[Mark]) -> None:
+    try:
+        with atomic_write(path) as handle:
+            handle.write(json.dumps([mark.__dict__ for mark in marks]).encode())
+    except OSError as error:
+        log.warning("cannot keep the marks in %s: %s", path, error)

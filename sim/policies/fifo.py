@@ -1,0 +1,5 @@
+"""FIFO: the block that entered first leaves first, whatever happened since."""
+
+
+def priority(block, cache):
+    return block.inserted

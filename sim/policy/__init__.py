@@ -1,0 +1,1 @@
+"""The policy contract: the language, its gate, its compiler."""

@@ -1,0 +1,34 @@
+"""Finds policies by name: the shipped files in `sim/policies`, or a path. Knows names and files only."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from sim.policy.program import Policy
+
+DIRECTORY = Path(__file__).parent / "policies"
+
+
+def policies() -> dict[str, Path]:
+    """Return the shipped policy files by name."""
+    return {path.stem: path for path in sorted(DIRECTORY.glob("*.py"))}
+
+
+def load_policy(policy: str | Path | Policy) -> Policy:
+    """Return a policy for a shipped name, a path, or itself.
+
+    Raises:
+        ValueError: If there is neither a policy of that name nor such a file.
+        PolicyRejected: If the file breaks the contract.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    shipped = policies()
+    if str(policy) in shipped:
+        return Policy.from_file(shipped[str(policy)])
+    if Path(policy).is_file():
+        return Policy.from_file(policy)
+    near = difflib.get_close_matches(str(policy), [*shipped, "vllm"], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no policy {str(policy)!r}{hint}; shipped: vllm, {', '.join(shipped)}; or give a file")

@@ -1,0 +1,99 @@
+"""Settings of the operator and its endpoint: the section `kvevolve.search` of an engine configuration.
+
+Knows names, types and defaults; must not know what they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class BadSettings(ValueError):
+    """An unknown or impossible setting."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How children are made.
+
+    Attributes:
+        seed: Of every random choice; the engine's `random_seed` unless given.
+        max_nodes: Size limit of a child in syntax nodes.
+        tune_fraction: Share, 0 to 1, of the requests to kvevolve-gp with the best program so far as the parent that
+            are answered by this parent with tuned constants; each program is tuned once.
+        tune_evaluations: Evaluations per tuned answer at most.
+        tune_total: Evaluations per run at most; answers are not tuned once fewer than 8 are left.
+        tune_seconds: Seconds after which a tuned answer starts no further evaluation.
+        objective: Dotted name module:function of what returns the `Objective`.
+    """
+
+    seed: int = 42
+    max_nodes: int = 120
+    tune_fraction: float = 0.5
+    tune_evaluations: int = 24
+    tune_total: int = 96
+    tune_seconds: float = 10.0
+    objective: str = "sim.fitness:training_objective"
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            BadSettings: If a value is impossible.
+        """
+        if not 0 <= self.tune_fraction <= 1:
+            raise BadSettings(f"tune_fraction is {self.tune_fraction}; give a share from 0 to 1")
+        if self.max_nodes < 10:
+            raise BadSettings(f"max_nodes is {self.max_nodes}; give at least 10")
+        if min(self.tune_evaluations, self.tune_total, self.tune_seconds) < 0:
+            raise BadSettings("tune_evaluations, tune_total and tune_seconds cannot be negative")
+        if ":" not in self.objective:
+            raise BadSettings(f"objective is {self.objective!r}; write module:function")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], **defaults: Any) -> Settings:
+        """Return settings from a configuration section; `defaults` hold where it is silent.
+
+        Raises:
+            BadSettings: If a key is unknown or a value has the wrong type.
+        """
+        types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        read: dict[str, Any] = dict(defaults)
+        for key, value in values.items():
+            if key not in types:
+                near = difflib.get_close_matches(str(key), types, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(types)}"
+                raise BadSettings(f"kvevolve.search.{key} is unknown; {hint}")
+            wanted = types[key]
+            number = isinstance(value, int) and not isinstance(value, bool)
+            if not (type(value) is wanted or (wanted is float and number)):
+                raise BadSettings(f"kvevolve.search.{key} is {value!r}; give a {wanted.__name__}")
+            read[key] = wanted(value)
+        return cls(**read)
+
+    def arguments(self) -> list[str]:
+        """Return the settings as command-line options."""
+        return [
+            part for field in dataclasses.fields(self) for part in (_option(field.name), str(getattr(self, field.name)))
+        ]
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of `arguments` to a parser."""
+        for field in dataclasses.fields(cls):
+            default = field.default
+            parser.add_argument(_option(field.name), type=type(default), default=default, help=f"default {default}")
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Settings:
+        """Return the settings a parser read."""
+        return cls(**{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)})
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

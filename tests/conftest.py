@@ -1,0 +1,61 @@
+"""Where tests find real traces, and where they keep derived files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from workloads import Trace, load, locate
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep tests out of the user's own cache; an explicit KVEVOLVE_CACHE wins. Kept between runs, so it is warm."""
+    os.environ.setdefault(locate.CACHE_VARIABLE, str(config.rootpath / ".pytest_cache" / "kvevolve"))
+
+
+def in_ci() -> bool:
+    """Whether this is a CI run, where missing traces are a failure."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip for lack of a real trace, or fail in CI."""
+    reason = f"{what} not found: set ${locate.TRACES_VARIABLE} to the folder of the real traces"
+    if in_ci():
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def trace_path() -> Callable[[str], Path]:
+    """Return the file of a known trace by short name; skips (in CI: fails) if it is not at hand."""
+
+    def path(name: str) -> Path:
+        return locate.find(name) or missing(name)
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_trace(trace_path: Callable[[str], Path]) -> Callable[[str], Trace]:
+    """Load a known trace by short name plus options, once per session; skips (in CI: fails) if it is not at hand."""
+    loaded: dict[str, Trace] = {}
+
+    def get(spec: str) -> Trace:
+        trace_path(spec.partition("?")[0])
+        if spec not in loaded:
+            loaded[spec] = load(spec)
+        return loaded[spec]
+
+    return get
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test an empty user cache of its own."""
+    monkeypatch.setenv(locate.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"

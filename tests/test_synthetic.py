@@ -1,0 +1,149 @@
+"""Synthetic generators: sizes, independence of seeds, and that each does what it says."""
+
+from __future__ import annotations
+
+import inspect
+import time
+
+import numpy as np
+import pytest
+
+from workloads import Trace, TraceError
+from workloads.synthetic import GENERATORS, agent, chat, generator, multi_tenant, phase_shift, scan, zero_reuse
+from workloads.synthetic.prompts import ROOT, PromptTree
+
+NAMES = sorted(GENERATORS)
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, tuple[Trace, float]]:
+    """Every generator at its default size, with the best of two times in seconds."""
+    made = {}
+    for name in NAMES:
+        timings = []
+        for _ in range(2):
+            start = time.perf_counter()
+            trace = GENERATORS[name](7)
+            timings.append(time.perf_counter() - start)
+        made[name] = trace, min(timings)
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_fill_real_caches_quickly(defaults: dict[str, tuple[Trace, float]], name: str) -> None:
+    trace, seconds = defaults[name]
+    assert trace.n_blocks >= 100_000
+    assert trace.n_requests == inspect.signature(GENERATORS[name]).parameters["requests"].default
+    assert seconds < 1.0
+    assert trace.session is not None
+    assert trace.turn is not None
+    assert Trace.build(name="x", block_tokens=trace.block_tokens, **trace.columns()).fingerprint == trace.fingerprint
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_arguments_same_trace_other_seed_other_stream(name: str) -> None:
+    make = GENERATORS[name]
+    one, again, two = make(1, requests=300), make(1, requests=300), make(2, requests=300)
+    assert one.fingerprint == again.fingerprint
+    assert one.fingerprint != two.fingerprint
+    # not merely shifted: neither the gaps nor the lengths of one stream recur in the other
+    assert len(np.intersect1d(np.diff(one.arrival_s), np.diff(two.arrival_s))) < 0.2 * one.n_requests
+    assert abs(np.corrcoef(one.input_tokens, two.input_tokens)[0, 1]) < 0.6
+
+
+def test_generators_differ_under_one_seed() -> None:
+    drawn = [tuple(GENERATORS[name](0, requests=50).output_tokens.tolist()) for name in NAMES]
+    assert len(set(drawn)) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_size_and_block_size_are_honoured(name: str) -> None:
+    for requests, block_tokens in ((1, 16), (37, 64)):
+        trace = GENERATORS[name](3, requests=requests, block_tokens=block_tokens)
+        assert (trace.n_requests, trace.block_tokens) == (requests, block_tokens)
+        assert trace.provenance["generator"] == name
+
+
+def test_requests_scale_the_block_count() -> None:
+    small, large = chat(5, requests=500), chat(5, requests=2_000)
+    assert large.n_blocks > 3 * small.n_blocks
+
+
+def test_chat_contexts_grow_by_turn() -> None:
+    trace = chat(0, requests=2_000)
+    assert trace.turn is not None
+    means = [trace.input_tokens[trace.turn == turn].mean() for turn in range(4)]
+    assert means == sorted(means)
+
+
+def test_zero_reuse_reuses_nothing() -> None:
+    trace = zero_reuse(0)
+    assert trace.n_blocks == trace.n_refs
+
+
+def test_scan_blocks_are_read_once() -> None:
+    trace = scan(0, requests=1_500)
+    assert trace.request_type is not None
+    uses = np.bincount(trace.block_ids)
+    of_scan = np.repeat(trace.request_type == 1, trace.full_blocks)
+    assert 0.15 < (trace.request_type == 1).mean() < 0.5
+    assert (uses[trace.block_ids[of_scan]] == 1).mean() > 0.8
+
+
+def test_phases_share_only_the_system_prompt_and_the_first_comes_back() -> None:
+    trace = phase_shift(0, requests=2_000, phases=4)
+    quarters = [set(trace.slice(a, a + 500).block_ids.tolist()) for a in range(0, 2_000, 500)]
+    assert all(quarters)
+    whole = [set(trace.block_ids[trace.offsets[a] : trace.offsets[a + 500]].tolist()) for a in range(0, 2_000, 500)]
+    common = len(whole[0] & whole[1])
+    assert common <= 300 // 16
+    assert len(whole[0] & whole[3]) > 100 * max(common, 1)
+
+
+def test_agents_have_helpers_and_compact() -> None:
+    trace = agent(0, requests=2_000, context_limit=30_000)
+    assert trace.request_type is not None
+    assert 0 < (trace.request_type == 1).mean() < 0.5
+    assert trace.input_tokens.max() < 30_000 + 40_000
+    assert trace.n_blocks < 0.2 * trace.n_refs
+
+
+def test_tenants_have_classes() -> None:
+    trace = multi_tenant(0, requests=2_000)
+    assert trace.tenant is not None
+    assert trace.priority is not None
+    assert len(np.unique(trace.tenant)) > 8
+    per_tenant = {(t, p) for t, p in zip(trace.tenant.tolist(), trace.priority.tolist(), strict=True)}
+    assert len(per_tenant) == len({t for t, _ in per_tenant})  # one priority per tenant
+
+
+def test_a_block_belongs_to_the_segment_in_which_it_fills_up() -> None:
+    # blocks of 4: system of 6 tokens fills block 0; 3 more fill one block (6 + 3 = 9 -> 2 blocks), 1 token is left
+    tree = PromptTree(4)
+    system = tree.extend(ROOT, 6, "system")
+    assert tree.path(system) == ((0, 1),)
+    one, two = tree.extend(system, 3, "x"), tree.extend(system, 3, "y")
+    assert tree.path(one) == ((0, 2),)
+    assert tree.path(two) == ((0, 1), (2, 1))
+    assert tree.extend(system, 3, "x") == one
+    assert tree.extend(one, 3) != tree.extend(one, 3)
+    assert tree.tokens(two) == 9
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(TraceError, match="did you mean 'chat'"):
+        generator("chatt")
+    for bad in (
+        {"requests": 0},
+        {"requests": 2.5},
+        {"block_tokens": 0},
+        {"sessions_per_s": -1.0},
+        {"think_s": float("nan")},
+    ):
+        with pytest.raises(TraceError, match="expected"):
+            chat(0, **bad)  # type: ignore[arg-type]
+    for seed in (-1, 1.5, True):
+        with pytest.raises(TraceError, match="seed"):
+            chat(seed, requests=5)  # type: ignore[arg-type]
+    with pytest.raises(TraceError, match="share"):
+        scan(0, requests=5, scan_share=1.5)

@@ -1,0 +1,155 @@
+"""Where traces and caches lie on this machine.
+
+Knows folders, environment variables and the short names of known traces. Must not know how a trace is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from workloads.errors import TraceError, unknown_name
+
+TRACES_VARIABLE = "KVEVOLVE_TRACES"
+CACHE_VARIABLE = "KVEVOLVE_CACHE"
+
+
+@dataclass(frozen=True)
+class KnownTrace:
+    """A trace with a short name.
+
+    Attributes:
+        name: The short name; also its folder.
+        reader: Name of the reader: ``mooncake``, ``kvt1`` or ``kvsess1``.
+        files: File names within the folder, best first.
+        options: Reader and materialisation options that go with the name.
+        note: What those options are, for listings.
+    """
+
+    name: str
+    reader: str
+    files: tuple[str, ...]
+    options: Mapping[str, object] = field(default_factory=dict)
+    note: str = ""
+
+
+def _known() -> dict[str, KnownTrace]:
+    weka = {"window_s": 14_400.0, "max_gap_s": 300.0, "shared_prefix": True, "block_tokens": 512, "seed": 0}
+    entries = (
+        KnownTrace(
+            "mooncake_conversation",
+            "mooncake",
+            ("conversation_trace.jsonl.gz", "conversation_trace.jsonl"),
+            note="b512",
+        ),
+        KnownTrace(
+            "mooncake_synthetic", "mooncake", ("synthetic_trace.jsonl.gz", "synthetic_trace.jsonl"), note="b512"
+        ),
+        KnownTrace(
+            "mooncake_toolagent", "mooncake", ("toolagent_trace.jsonl.gz", "toolagent_trace.jsonl"), note="b512"
+        ),
+        KnownTrace("mooncake_toolagent_1000", "mooncake", ("mooncake_trace_1000.jsonl.gz",), note="b512"),
+        KnownTrace(
+            "ragpulse",
+            "kvt1",
+            ("ragpulse_b16.kvt1.gz",),
+            {"repair": "clip_input"},
+            "b16, uncovered tail tokens clipped",
+        ),
+        KnownTrace(
+            "lmcache_agent", "kvsess1", ("lmcache_agent_sessions.jsonl.gz",), {"window_s": 600.0}, "L1: 10 min, b16"
+        ),
+        KnownTrace(
+            "taubench_airline",
+            "kvsess1",
+            ("taubench_airline_sessions.jsonl.gz",),
+            {"window_s": 600.0, "think_s": 3.0},
+            "T1: 10 min, think 3 s, b16",
+        ),
+        KnownTrace(
+            "cc_weka_v8",
+            "kvsess1",
+            ("cc_weka_v8_sessions.jsonl.gz",),
+            weka,
+            "W4: 4 h, gaps <= 300 s, shared system prefix, b512",
+        ),
+    )
+    return {entry.name: entry for entry in entries}
+
+
+KNOWN_TRACES: Mapping[str, KnownTrace] = MappingProxyType(_known())
+
+
+def user_cache_dir() -> Path:
+    """Return the folder for downloads and derived files; it may not exist yet.
+
+    ``$KVEVOLVE_CACHE``, else ``$XDG_CACHE_HOME/kvevolve``, else ``~/.cache/kvevolve``.
+    """
+    if explicit := os.environ.get(CACHE_VARIABLE):
+        return Path(explicit)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "kvevolve"
+    return Path.home() / ".cache" / "kvevolve"
+
+
+def fetched_dir() -> Path:
+    """Return the folder that ``workloads.fetch`` fills."""
+    return user_cache_dir() / "traces"
+
+
+def trace_dirs() -> list[Path]:
+    """Return the folders searched for traces, in order; only existing ones.
+
+    ``$KVEVOLVE_TRACES`` alone if it is set, else ``../shared/traces`` beside the repository, then the user cache.
+
+    Raises:
+        TraceError: ``$KVEVOLVE_TRACES`` is set but is not a folder (never silently replaced by another).
+    """
+    if explicit := os.environ.get(TRACES_VARIABLE):
+        folder = Path(explicit)
+        if not folder.is_dir():
+            raise TraceError(f"${TRACES_VARIABLE} is {explicit!r}, which is not a folder - fix: correct or unset it")
+        return [folder]
+    beside = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
+    return [folder for folder in (beside, fetched_dir()) if folder.is_dir()]
+
+
+def known_trace(name: str) -> KnownTrace:
+    """Return the entry of a short name.
+
+    Raises:
+        TraceError: unknown name, with a suggestion.
+    """
+    if name not in KNOWN_TRACES:
+        raise unknown_name("trace", name, KNOWN_TRACES)
+    return KNOWN_TRACES[name]
+
+
+def find(name: str) -> Path | None:
+    """Return the file of a known trace, or None if no searched folder has it."""
+    entry = known_trace(name)
+    for folder in trace_dirs():
+        for file in entry.files:
+            path = folder / entry.name / file
+            if path.is_file():
+                return path
+    return None
+
+
+def require(name: str) -> Path:
+    """Return the file of a known trace.
+
+    Raises:
+        TraceError: it is in none of the searched folders; says where it was looked for and how to get it.
+    """
+    path = find(name)
+    if path is None:
+        searched = ", ".join(str(folder) for folder in trace_dirs()) or "no folder (none exists)"
+        raise TraceError(
+            f"trace {name!r} not found in {searched} - fix: set ${TRACES_VARIABLE} to the folder that holds"
+            f" {name}/{known_trace(name).files[0]}, or fetch the Mooncake traces with: kvevolve trace fetch mooncake"
+        )
+    return path

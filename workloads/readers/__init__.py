@@ -1,0 +1,1 @@
+"""Readers: trace files in, :class:`workloads.Trace` or :class:`workloads.SessionSet` out. One module per format."""

@@ -1,0 +1,151 @@
+"""From the checked lines of a file to a trace.
+
+Knows the explicit repairs and how an error about a request is traced back to its line. Must not know any format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from workloads import chains
+from workloads.columns import F64, I32, I64
+from workloads.errors import TraceError, unknown_name
+from workloads.readers.lines import JsonLines
+from workloads.trace import Trace
+
+REPAIRS = ("sort_time", "rechain", "clip_input")
+
+
+@dataclass
+class Rows:
+    """Request columns as a reader collects them: one entry per request, times in ms.
+
+    Attributes:
+        line: Line number of each request.
+        arrival_ms: Arrival of each request.
+        input_tokens: Prompt length.
+        output_tokens: Output length.
+        session: Session number, -1 unknown; left empty if the format has none.
+        counts: Number of full-block ids of each request.
+    """
+
+    line: list[int] = field(default_factory=list)
+    arrival_ms: list[float] = field(default_factory=list)
+    input_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
+    session: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+def checked_repairs(repair: str | Iterable[str], allowed: tuple[str, ...] = REPAIRS) -> frozenset[str]:
+    """Return the set of repair flags, refusing unknown ones.
+
+    Args:
+        repair: One flag, several joined by commas, or an iterable of flags.
+        allowed: What the reader supports.
+
+    Raises:
+        TraceError: a flag that is not in ``allowed``.
+    """
+    flags = repair.split(",") if isinstance(repair, str) else list(repair)
+    for flag in flags:
+        if flag and flag not in allowed:
+            raise unknown_name("repair", flag, allowed)
+    return frozenset(flag for flag in flags if flag)
+
+
+def assemble(
+    source: JsonLines,
+    rows: Rows,
+    ids: I64,
+    *,
+    name: str,
+    block_tokens: int,
+    repairs: frozenset[str],
+    provenance: dict[str, object],
+) -> Trace:
+    """Apply the repairs asked for, then build the trace.
+
+    Args:
+        source: The file, for messages.
+        rows: Request columns in file order.
+        ids: int64[sum(rows.counts)] full-block ids as written in the file.
+        name: Name of the trace.
+        block_tokens: Tokens per block.
+        repairs: ``sort_time`` sorts requests that run backwards in time (stably); ``rechain`` re-keys ids that are
+            not prefix-chained by (path so far, id); ``clip_input`` lowers the prompt length of a request that lists
+            fewer ids than it has full blocks to the last length those ids cover.
+        provenance: What the reader knows about the source; repairs made are added with their counts.
+
+    Raises:
+        TraceError: naming file and line.
+    """
+    if not rows.line:
+        raise TraceError(f"{source.path}: no requests in it - fix: check that this is the right file")
+    made: dict[str, int] = {}
+    offsets = np.concatenate(([0], np.cumsum(rows.counts, dtype=np.int64)))
+    arrival_ms = np.array(rows.arrival_ms, np.float64)
+    inputs = np.array(rows.input_tokens, np.int64)
+    if "clip_input" in repairs:
+        inputs, made["clip_input"], made["clip_input_tokens"] = _clip(inputs, np.diff(offsets), block_tokens)
+    order = np.arange(len(arrival_ms), dtype=np.int64)
+    if "sort_time" in repairs:
+        made["sort_time"] = int((arrival_ms < np.maximum.accumulate(arrival_ms)).sum())
+        order = np.argsort(arrival_ms, kind="stable")
+        offsets, ids = chains.take_rows(offsets, ids, order)
+    if "rechain" in repairs:
+        ids, made["rechain"] = chains.rechain(offsets, chains.densify(ids)[0])
+    columns = _columns(rows, arrival_ms, inputs, order)
+    full = provenance | {"repairs": made} | source.skipped()
+    try:
+        return Trace.build(
+            name=name, block_tokens=block_tokens, offsets=offsets, block_ids=ids, provenance=full, **columns
+        )
+    except TraceError as error:
+        raise _located(error, source, [rows.line[i] for i in order]) from None
+
+
+def _columns(rows: Rows, arrival_ms: F64, inputs: I64, order: I64) -> dict[str, Any]:
+    """Return the per-request columns in the given order."""
+    columns: dict[str, Any] = {
+        "arrival_s": arrival_ms[order] / 1000.0,
+        "input_tokens": inputs[order],
+        "output_tokens": np.array(rows.output_tokens, np.int64)[order],
+    }
+    if rows.session:
+        columns["session"] = np.array(rows.session, np.int32)[order]
+        columns["turn"] = turns(columns["session"])
+    return columns
+
+
+def turns(session: I32) -> I32:
+    """Return the index of each request within its session, in the order given; -1 where the session is unknown."""
+    order = np.argsort(session, kind="stable")
+    grouped = session[order]
+    index = np.arange(len(session), dtype=np.int64)
+    fresh = np.concatenate(([True], grouped[1:] != grouped[:-1]))
+    turn = np.empty(len(session), np.int32)
+    turn[order] = index - np.maximum.accumulate(np.where(fresh, index, 0))
+    turn[session < 0] = -1
+    return turn
+
+
+def _clip(inputs: I64, counts: I64, block_tokens: int) -> tuple[I64, int, int]:
+    longest = (counts + 1) * block_tokens - 1
+    clipped = np.minimum(inputs, longest)
+    return clipped, int((clipped < inputs).sum()), int((inputs - clipped).sum())
+
+
+def _located(error: TraceError, source: JsonLines, lines: list[int]) -> TraceError:
+    """Add file and line to an error about a request, and the flag that would repair it."""
+    if error.request is None or error.request >= len(lines):
+        return TraceError(f"{source.path}: {error.message}", field=error.field)
+    hints = {"arrival_s": "sort_time", "block_ids": "rechain"}
+    hint = f", or pass repair={hints[error.field]!r}" if error.field in hints else ""
+    return TraceError(
+        f"{source.path}:{lines[error.request]}: {error.message}{hint}", request=error.request, field=error.field
+    )

@@ -1,0 +1,173 @@
+"""JSON lines, plain or gzipped.
+
+Knows files, line numbers and the checks of single fields, and words every refusal the same way:
+``file:line: field 'x': expected ..., got ... - fix: ...``. Must not know what the fields mean.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from workloads.columns import INT32_MAX
+from workloads.errors import TraceError
+
+Record = dict[str, Any]
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_ID = 2**63 - 1
+_MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
+_MAX_MS = 1e15  # 31,000 years in ms: larger values are broken, and smaller ones keep 0.1 ms in a float
+
+
+@dataclass
+class JsonLines:
+    """The records of one JSON-lines file, with everything that was skipped counted.
+
+    Attributes:
+        path: The file.
+        line: Number of the line last read, from 1.
+        blank_lines: How many empty lines were skipped.
+        unused_fields: How often each field that the reader does not use occurred.
+    """
+
+    path: Path
+    line: int = 0
+    blank_lines: int = 0
+    unused_fields: Counter[str] = field(default_factory=Counter)
+
+    def records(self) -> Iterator[Record]:
+        """Yield one JSON object per line; ``self.line`` is its line number.
+
+        Raises:
+            TraceError: no such file, truncated or broken gzip, or a line that is not a JSON object.
+        """
+        try:
+            with _open(self.path) as handle:
+                for raw in handle:
+                    self.line += 1
+                    if raw.isspace():
+                        self.blank_lines += 1
+                        continue
+                    yield self._parse(raw)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TraceError(
+                f"{self.path}:{self.line}: gzip data ends or breaks after this line ({error})"
+                " - fix: the file is truncated or damaged, fetch or copy it again"
+            ) from None
+        except OSError as error:
+            raise TraceError(f"{self.path}: {error.strerror or error} - fix: check the path") from None
+
+    def _parse(self, raw: bytes) -> Record:
+        try:
+            record = json.loads(raw.decode(), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise TraceError(
+                f"{self.path}:{self.line}: expected one JSON object per line, got {_shown(raw)} ({error})"
+                " - fix: repair or remove the line"
+            ) from None
+        if type(record) is not dict:
+            raise TraceError(
+                f"{self.path}:{self.line}: expected a JSON object, got {_shown(raw)} - fix: repair or remove the line"
+            )
+        return record
+
+    def refuse(self, name: str, expected: str, got: object, fix: str = "repair or remove the line") -> NoReturn:
+        """Raise the error for one field of the current line."""
+        raise TraceError(
+            f"{self.path}:{self.line}: field {name!r}: expected {expected}, got {_shown(got)} - fix: {fix}", field=name
+        )
+
+    def integer(self, record: Record, name: str, low: int, high: int = INT32_MAX) -> int:
+        """Return an integer field within [low, high]; booleans and floats are refused."""
+        value = record.get(name)
+        if type(value) is int and low <= value <= high:
+            return value
+        self.refuse(name, f"an integer from {low} to {high}", value if name in record else "nothing")
+
+    def milliseconds(self, record: Record, name: str) -> float:
+        """Return a time field in ms: a finite number >= 0."""
+        value = record.get(name)
+        if (type(value) is int or type(value) is float) and 0 <= value <= _MAX_MS and isfinite(value):
+            return value
+        self.refuse(name, "a finite number of milliseconds >= 0", value if name in record else "nothing")
+
+    def block_runs(self, record: Record, name: str) -> list[list[int]]:
+        """Return a field that lists ``[first id, length]`` runs, ids >= 0 and lengths >= 1."""
+        value = record.get(name)
+        if type(value) is not list:
+            self.refuse(name, "a list of [first id, length] runs", value if name in record else "nothing")
+        for run in value:
+            if type(run) is not list or len(run) != 2 or type(run[0]) is not int or type(run[1]) is not int:
+                self.refuse(name, "runs of two integers [first id, length]", run)
+            if not (0 <= run[0] <= _MAX_RUN_ID and 1 <= run[1] <= INT32_MAX):
+                self.refuse(name, f"runs with 0 <= first id <= {_MAX_RUN_ID} and length >= 1", run)
+        return value
+
+    def block_ids(self, record: Record, name: str) -> list[int]:
+        """Return a field that lists block ids, integers >= 0."""
+        value = record.get(name)
+        if type(value) is not list:
+            self.refuse(name, "a list of block ids", value if name in record else "nothing")
+        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > _MAX_ID):
+            bad = next(i for i in value if type(i) is not int or not 0 <= i <= _MAX_ID)
+            self.refuse(name, f"integer block ids from 0 to {_MAX_ID}", bad)
+        return value
+
+    def note_unused(self, record: Record, used: frozenset[str]) -> None:
+        """Count the fields of a record that the reader does not use."""
+        if not record.keys() <= used:
+            self.unused_fields.update(record.keys() - used)
+
+    def skipped(self) -> dict[str, object]:
+        """Return what was skipped, for provenance; empty if nothing was."""
+        found: dict[str, object] = {}
+        if self.blank_lines:
+            found["blank_lines"] = self.blank_lines
+        if self.unused_fields:
+            found["unused_fields"] = dict(sorted(self.unused_fields.items()))
+        return found
+
+
+def source_of(path: Path) -> dict[str, object]:
+    """Return name and SHA-256 of a source file (the file as it lies there, compressed or not), for provenance."""
+    try:
+        return {"file": path.name, "sha256": file_sha256(path)}
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 (hex) of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _open(path: Path) -> IO[bytes]:
+    with path.open("rb") as handle:
+        zipped = handle.read(2) == _GZIP_MAGIC
+    return gzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[return-value]
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number a trace may hold")
+
+
+def _shown(value: object, limit: int = 60) -> str:
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace").rstrip("\n")
+    if value == "nothing":
+        return "nothing (the field is missing)"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

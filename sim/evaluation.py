@@ -27,8 +27,8 @@ from workloads.panel import load_panel
 log = logging.getLogger(__name__)
 
 LIMITS = Limits(wall_s=30.0, cpu_s=30.0, memory_bytes=1 << 30, output_bytes=64 << 20)
-SMOKE_LOSS = 1.0
-"""A candidate that loses more than this times the gap to LRU in the smoke cell is not run on the rest."""
+SMOKE_SHARE = 0.5
+"""A candidate that hits less than this share of what LRU hits in the smoke cell is not run on the rest."""
 
 LOGGED_EVICTIONS = 200_000
 """The costliest evictions are looked for among so many, from the start of the weakest cell."""
@@ -143,8 +143,7 @@ class Evaluator:
         )
 
     def _smoke_floor(self) -> float:
-        mark = self.marks.marks[smoke_cell(self.panel)]
-        return mark.lru - SMOKE_LOSS * (mark.optimum - mark.lru)
+        return SMOKE_SHARE * self.marks.marks[smoke_cell(self.panel)].lru
 
     def _stopped(self, answer: Mapping[str, Any], isolation: str) -> Evaluation:
         cell = self.panel.cells[answer["cell"]]
@@ -152,8 +151,8 @@ class Evaluator:
         hit_tokens = answer["counts"][0]["hit_blocks"] * self.panel.traces[cell.trace_name].block_tokens
         text = (
             f"stopped after the first cell (trace {cell.trace_name}, capacity {cell.capacity_blocks} blocks): "
-            f"{hit_tokens} hit tokens, LRU {mark.lru}, optimum {mark.optimum}. It is far below LRU; keep blocks that "
-            "were used recently (block.released, block.last_access)"
+            f"{hit_tokens} hit tokens, LRU {mark.lru}, optimum {mark.optimum}. It hits less than half of what LRU "
+            "does; keep blocks that were used recently (block.released, block.last_access)"
         )
         metrics = _metrics(
             answer["counts"], answer["nodes"], combined_score=LOWEST, train_gap_closed=-1.0, worst_trace=-1.0

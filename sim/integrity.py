@@ -202,24 +202,25 @@ def _check_ghosts(state: st.State) -> None:
 
 def _check_pool(pool: lru.Pool, counts: dict[str, int], capacity_blocks: int) -> None:
     queue: list[int] = []
-    at = int(pool.next[capacity_blocks])
+    nexts, prevs, content = pool.slots["next"], pool.slots["prev"], pool.slots["content"][:-1]
+    at = int(nexts[capacity_blocks])
     while at != capacity_blocks and len(queue) <= capacity_blocks:
-        _law("the free queue is linked both ways", int(pool.next[pool.prev[at]]) == at, at)
+        _law("the free queue is linked both ways", int(nexts[prevs[at]]) == at, at)
         queue.append(at)
-        at = int(pool.next[at])
+        at = int(nexts[at])
     unused = np.flatnonzero(pool.references == 0)
     _law("the free queue holds exactly the unused slots", np.array_equal(np.sort(np.array(queue, np.int64)), unused))
     _law("free counter = length of the queue", int(pool.free[0]) == len(queue), (int(pool.free[0]), len(queue)))
     _law("no slot has negative references", bool((pool.references >= 0).all()))
-    hashed = np.flatnonzero(pool.content != lru.UNHASHED)
+    hashed = np.flatnonzero(content != lru.UNHASHED)
     _law("resident counter = hashed slots", hashed.size == counts["resident_blocks"], (hashed.size, counts))
     reached: list[int] = []
-    for block in np.unique(pool.content[hashed]):
+    for block in np.unique(content[hashed]):
         slot = int(pool.first_copy[block])
         while slot != NONE and len(reached) <= hashed.size:
-            _law("a slot holds the block it is listed under", pool.content[slot] == block, slot)
+            _law("a slot holds the block it is listed under", content[slot] == block, slot)
             reached.append(slot)
-            slot = int(pool.next_copy[slot])
+            slot = int(pool.slots["next_copy"][slot])
     _law("a lookup reaches exactly the hashed slots", np.array_equal(np.sort(np.array(reached, np.int64)), hashed))
     listed = np.flatnonzero(pool.first_copy != NONE)
-    _law("no block is listed without a slot", np.array_equal(listed, np.unique(pool.content[hashed])))
+    _law("no block is listed without a slot", np.array_equal(listed, np.unique(content[hashed])))

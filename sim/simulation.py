@@ -154,10 +154,10 @@ def run_engine(prepared: Prepared, capacity_blocks: int, options: Options) -> Re
     server, requests = options.server, prepared.requests
     hits, start_s, counts = _outputs(requests)
     pool = lru.new_pool(capacity_blocks, prepared.parents.size)
-    slots = lru.new_slots(requests, capacity_blocks, server.max_running)
+    rows = lru.new_rows(requests, capacity_blocks, server.max_running)
     running = replay.new_running(server.max_running)
     newer = options.engine == ENGINES[0]
-    lru.replay_lru(requests, pool, slots, running, prepared.block_tokens, newer, server, hits, start_s, counts)
+    lru.replay_lru(requests, pool, rows, running, prepared.block_tokens, newer, server, hits, start_s, counts)
     return Replay(dict(zip(replay.COUNTERS, counts.tolist(), strict=True)), hits, start_s, None, pool=pool)
 
 

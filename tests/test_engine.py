@@ -291,7 +291,8 @@ def test_check_integrity_walks_the_native_pool():
     with pytest.raises(IntegrityError, match="free counter"):
         check_integrity(trace, outcome, 4)
     outcome.pool.free[0] += 1
-    outcome.pool.first_copy[outcome.pool.content[outcome.pool.content != 0xFFFFFFFF][0]] = 0xFFFFFFFF
+    content = outcome.pool.slots["content"][:-1]
+    outcome.pool.first_copy[content[content != 0xFFFFFFFF][0]] = 0xFFFFFFFF
     with pytest.raises(IntegrityError, match="lookup reaches"):
         check_integrity(trace, outcome, 4)
 

@@ -74,7 +74,7 @@ def test_bytes_of_a_native_replay():
     trace = trace_of(2)
     prepared = prepare(trace)
     outcome = run_engine(prepared, 2_000, Options())
-    slots = lru.new_slots(prepared.requests, 2_000, 1)
-    held = arrays_of(list(trace.columns().values()), prepared, outcome, slots)
+    rows = lru.new_rows(prepared.requests, 2_000, 1)
+    held = arrays_of(list(trace.columns().values()), prepared, outcome, rows)
     total = sum(array.nbytes for array in held.values())
     assert total < 16 * trace.n_blocks + PER_REFERENCE * trace.n_refs

@@ -131,6 +131,19 @@ def _fields(options: argparse.Namespace) -> int:
     return 0
 
 
+def _engines(options: argparse.Namespace) -> int:
+    import dataclasses
+
+    from sim import engines
+
+    for engine in engines.all_engines():
+        known = " ".join(f"{field.name}={field.default}" for field in dataclasses.fields(engine.parameters))
+        origin = f"{engine.source}, {'equal to the engine' if engine.measured else 'from source, not measured'}"
+        user = "" if engine.run_user is None else "; runs user policies"
+        print(f"{engine.name:<15} {origin}; policies {' '.join(engine.policies)}{user}{'; ' * bool(known)}{known}")
+    return 0
+
+
 def _policies(options: argparse.Namespace) -> int:
     import ast
 
@@ -201,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("file")
     _add_evolve(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
+    _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
     _add(verbs, "policies", _policies, "list the shipped policies")
     verb = _add(verbs, "panel", _panel, "describe a panel")
     verb.add_argument("split", nargs="?", default="train", choices=("train", "validation", "test"))
@@ -233,9 +247,9 @@ def _panel_arguments(verb: Any, default: str, splits: Sequence[str]) -> None:
 def _add_run(verbs: Any) -> None:
     verb = _add(verbs, "run", _run, "replay one trace at one capacity", json_output=True)
     verb.add_argument("trace", help="short name, file, or format:path?option=value")
-    verb.add_argument("--policy", default="vllm", help="vllm, a shipped name or a file (default: vllm)")
+    verb.add_argument("--policy", default="native", help="the engine's own, a shipped name or a file (default: native)")
     verb.add_argument("--capacity", default="5%", help="blocks, or a share of the distinct blocks (default: 5%%)")
-    verb.add_argument("--engine", choices=("vllm>=0.23", "vllm<=0.22"))
+    verb.add_argument("--engine", help="see `kvevolve engines`; name?parameter=value (default: vllm>=0.23)")
     verb.add_argument("--mode", choices=("serial", "overlap"))
     verb.add_argument("--decode", choices=("none", "private", "infer"))
     verb.add_argument("--orphans", action="store_true", default=None, help="let parents leave before their children")
@@ -253,7 +267,7 @@ def _add_evolve(verbs: Any) -> None:
     verb.add_argument("--config", type=Path, default=ROOT / "config.yaml", help="OpenEvolve config; see examples/")
     verb.add_argument("--iterations", type=int)
     verb.add_argument("--seed", type=int)
-    verb.add_argument("--tune-evaluations", type=int, default=24, help="passes of the final tuning (default: 24)")
+    verb.add_argument("--tune-evaluations", type=int, default=18, help="passes of the final tuning (default: 18)")
     verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
     verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
     verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")

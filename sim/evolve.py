@@ -52,7 +52,7 @@ class Job:
     config: Path
     iterations: int | None = None
     seed: int | None = None
-    tune_evaluations: int = 24
+    tune_evaluations: int = 18
     panel: str = "auto"
 
 

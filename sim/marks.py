@@ -26,6 +26,9 @@ from workloads.panel import Panel
 
 log = logging.getLogger(__name__)
 
+KERNELS = ("sim.core.belady", "sim.core.engine", "sim.core.lru")
+"""Kernels whose output the marks are."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -97,10 +100,13 @@ def _compute(panel: Panel, names: Mapping[str, int]) -> tuple[Mark, ...]:
 
 def _path(panel: Panel) -> Path:
     here = Path(__file__).parent
-    code = [*(here / name for name in ("bounds.py", "prepared.py", "simulation.py")), *(here / "policy").glob("*.py")]
+    code = [
+        *(here / name for name in ("bounds.py", "prepared.py", "simulation.py", "engines/vllm.py")),
+        *(here / "policy").glob("*.py"),
+    ]
     sources = sorted((path.name, path.read_bytes()) for path in [*policies().values(), *code])
     baselines = hashlib.sha256(repr(sources).encode()).hexdigest()[:12]
-    name = f"{panel.name}-{panel.split}-{panel.fingerprint[:16]}-{sources_digest()}-{baselines}.json"
+    name = f"{panel.name}-{panel.split}-{panel.fingerprint[:16]}-{sources_digest(*KERNELS)}-{baselines}.json"
     return user_cache_dir() / "marks" / name
 
 

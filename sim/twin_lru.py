@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from sim.simulation import ENGINES, Options
+from sim.engines import VLLM
+from sim.options import Options
 from sim.twin_server import Ask, asks_of, serve
 from workloads.trace import Trace
 
@@ -87,5 +88,5 @@ def twin_engine(trace: Trace, capacity_blocks: int, options: Options) -> list[in
     Returns:
         Hit blocks per request, -1 for requests with more blocks than the cache.
     """
-    pool = BlockPool(capacity_blocks, tail_slot_first=options.engine == ENGINES[0])
+    pool = BlockPool(capacity_blocks, tail_slot_first=options.engine == VLLM[0])
     return serve(asks_of(trace, options.decode), trace.block_tokens, capacity_blocks, options, pool).hits

@@ -12,11 +12,12 @@ from conftest import in_ci
 
 from sim.bounds import ceiling, optimum
 from sim.core import residency
+from sim.engines import VLLM
 from sim.integrity import check_integrity
 from sim.policy.compiler import compile_policy
 from sim.policy.program import Policy
 from sim.prepared import prepare
-from sim.simulation import ENGINES, Options, run_engine, run_policy, simulate
+from sim.simulation import Options, run_engine, run_policy, simulate
 
 GOLDEN = Path(os.environ.get("KVEVOLVE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 PATTERN = re.compile(
@@ -54,7 +55,7 @@ def conversation(real_trace):
 def conditions(key: str) -> tuple[int, dict[str, str]]:
     match = PATTERN.fullmatch(key)
     assert match, key
-    engine = ENGINES[0] if match["version"] == "33" else ENGINES[1]
+    engine = VLLM[0] if match["version"] == "33" else VLLM[1]
     return int(match["cap"]), {"engine": engine, "mode": match["mode"].split("_")[0], "decode": match["decode"]}
 
 
@@ -134,12 +135,12 @@ def test_published_policy_tables(score, conversation):
 def test_published_native_lru_table(conversation):
     """Section 8, first two rows."""
     for engine, cap, hits in (
-        (ENGINES[0], 2_000, 15_942),
-        (ENGINES[0], 20_000, 84_689),
-        (ENGINES[0], 50_000, 102_723),
-        (ENGINES[1], 2_000, 15_645),
-        (ENGINES[1], 20_000, 82_935),
-        (ENGINES[1], 50_000, 102_165),
+        (VLLM[0], 2_000, 15_942),
+        (VLLM[0], 20_000, 84_689),
+        (VLLM[0], 50_000, 102_723),
+        (VLLM[1], 2_000, 15_645),
+        (VLLM[1], 20_000, 82_935),
+        (VLLM[1], 50_000, 102_165),
     ):
         assert simulate(conversation, "vllm", cap, engine=engine).hit_blocks == hits
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from small_traces import random_traces
 
 from sim.core import residency
+from sim.engines import VLLM
 from sim.integrity import check_integrity
 from sim.policy.compiler import compile_policy
 from sim.policy.program import Policy
 from sim.prepared import prepare
 from sim.registry import load_policy, policies
-from sim.simulation import ENGINES, Options, run_engine, run_policy
+from sim.simulation import Options, run_engine, run_policy
 from sim.twin import twin_policy
 from sim.twin_lru import twin_engine
 
@@ -93,7 +94,7 @@ keeping = st.fixed_dictionaries(
 
 
 @examples(400)
-@given(random_traces(), st.integers(1, 30), serving, st.sampled_from(ENGINES))
+@given(random_traces(), st.integers(1, 30), serving, st.sampled_from(VLLM))
 def test_native_engine_equals_its_twin(trace, capacity, serving, engine):
     options = Options(engine=engine, **serving)
     prepared = prepare(trace, options.decode)

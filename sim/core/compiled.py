@@ -1,12 +1,13 @@
-"""How kernels are compiled and cached: an on-disk numba cache keyed by a hash of the `sim.core` sources.
+"""How kernels are compiled and cached: an on-disk numba cache keyed by a hash of the sources a kernel is made of.
 
 Knows numba's cache only; must not know what any kernel does. numba's own `cache=True` checks the file a function
 stands in, not the files it inlines from, and so returns stale machine code after an edit elsewhere. Here the cache
-directory carries a hash of every source file in `sim/core`, so an edit anywhere means another directory.
+directory of a module carries a hash of that module and of every `sim.core` module it imports, directly or not.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import sys
@@ -18,28 +19,51 @@ from typing import Any
 import numba
 from numba.core import config
 
-KEPT_CACHES = 4
-"""Cache directories kept beside the current one; older ones are removed."""
+KEPT_CACHES = 8
+"""Cache directories of a module kept beside the current one; older ones are removed."""
+
+
+ROOT = Path(__file__).parent
+PACKAGE = "sim.core"
 
 
 @cache
-def sources_digest() -> str:
-    """Return a short hash over the sources of `sim.core`, the interpreter and numba's version."""
+def _imports(module: str) -> frozenset[str]:
+    """Return the modules of `sim.core` that a module imports, itself and all they import included."""
+    found, waiting = {module}, [module]
+    while waiting:
+        for node in ast.walk(ast.parse(_source(waiting.pop()).read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            fresh = {name for name in names if name.startswith(PACKAGE + ".") and _source(name).is_file()} - found
+            found |= fresh
+            waiting += fresh
+    return frozenset(found)
+
+
+def _source(module: str) -> Path:
+    return ROOT.joinpath(*module.removeprefix(PACKAGE + ".").split(".")).with_suffix(".py")
+
+
+@cache
+def sources_digest(*modules: str) -> str:
+    """Return a short hash over the sources of `sim.core` modules and all they import, the interpreter and numba."""
     digest = hashlib.sha256(f"{sys.version_info[:3]} {numba.__version__}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name in sorted({__name__}.union(*map(_imports, modules))):
+        digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()[:16]
 
 
 @cache
-def cache_directory() -> Path | None:
-    """Return the directory for compiled kernels, or None where nothing can be written.
+def cache_directory(module: str) -> Path | None:
+    """Return the directory for the compiled kernels of a module, or None where nothing can be written.
 
-    `$KVEVOLVE_CACHE`, else `$XDG_CACHE_HOME/kvevolve`, else `~/.cache/kvevolve`; below it `numba/<digest>`.
+    `$KVEVOLVE_CACHE`, else `$XDG_CACHE_HOME/kvevolve`, else `~/.cache/kvevolve`; below it `numba/<module>/<digest>`.
     """
     root = os.environ.get("KVEVOLVE_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvevolve"
-    directory = base / "numba" / sources_digest()
+    directory = base / "numba" / module.removeprefix(PACKAGE + ".") / sources_digest(module)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         os.utime(directory)
@@ -72,8 +96,8 @@ def kernel(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., An
         options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
         if inline:
             options["forceinline"] = True
-        directory = cache_directory()
-        if not signatures or directory is None:
+        directory = cache_directory(function.__module__) if signatures else None
+        if directory is None:
             return numba.njit(list(signatures) or None, **options)(function)
         before = config.CACHE_DIR
         config.CACHE_DIR = str(directory)

@@ -1,0 +1,108 @@
+"""vLLM's GPU pool: its own LRU natively, and user policies under the accounting of >= 0.23.
+
+Source: vLLM 0.33.0 and 0.22.1, equal request by request to the hits recorded from both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.core import engine as core
+from sim.core import lru, replay, residency
+from sim.core import state as st
+from sim.engines import VLLM, Engine, NoParameters
+from sim.options import Options, PolicyError, Replay
+from sim.policy.compiler import Compiled
+from sim.prepared import Prepared
+
+
+def run_engine(prepared: Prepared, capacity_blocks: int, options: Options) -> Replay:
+    """Replay against the engine's own LRU."""
+    server, requests = options.server, prepared.requests
+    hits, start_s, counts = _outputs(requests)
+    pool = lru.new_pool(capacity_blocks, prepared.parents.size)
+    rows = lru.new_rows(requests, capacity_blocks, server.max_running)
+    running = replay.new_running(server.max_running)
+    newer = options.engine == VLLM[0]
+    lru.replay_lru(requests, pool, rows, running, prepared.block_tokens, newer, server, hits, start_s, counts)
+    return Replay(dict(zip(replay.COUNTERS, counts.tolist(), strict=True)), hits, start_s, None, pool=pool)
+
+
+def run_policy(
+    prepared: Prepared,
+    compiled: Compiled,
+    capacity_blocks: int,
+    options: Options,
+    literals: npt.NDArray[np.float64] | None = None,
+    log_evictions: int = 0,
+) -> Replay:
+    """Replay against a compiled policy.
+
+    Args:
+        prepared: The trace.
+        compiled: The policy; compiled with `lift` if `literals` are given.
+        capacity_blocks: Size of the cache.
+        options: How requests run.
+        literals: Values for the policy's lifted literals.
+        log_evictions: How many evictions to log in the state.
+
+    Raises:
+        PolicyError: If a priority is not finite.
+    """
+    server, requests = options.server, prepared.requests
+    hits, start_s, counts = _outputs(requests)
+    rules = _rules(prepared, compiled, options)
+    touch = rules.scoring == residency.AT_RELEASE
+    copies = min(prepared.exact_multiples, capacity_blocks)
+    state = st.new_state(prepared.parents, capacity_blocks, copies, options.ghost_blocks, touch, log_evictions)
+    for i, value in enumerate(() if literals is None else literals):
+        state.cache[f"k{i}"] = value
+    hooks = core.Hooks(*(getattr(compiled, name) for name in core.Hooks._fields))
+    rows = core.new_rows(requests.input_tokens.size, server.max_running)
+    running = replay.new_running(server.max_running)
+    origin = float(options.clock_origin)
+    core.replay_policy(
+        requests, prepared.labels, state, rows, running, hooks, rules, server, origin, hits, start_s, counts
+    )
+    if state.n[st.BROKEN]:
+        request = int(state.n[st.BROKEN]) - 1
+        raise PolicyError(
+            f"{compiled.policy.name}: priority returned a number that is not finite at request {request}; guard "
+            "divisions and logarithms (a block's gap, hits and depth can be 0)"
+        )
+    totals = dict(zip(replay.COUNTERS, counts.tolist(), strict=True))
+    return Replay(totals, hits, start_s, state, int(state.n[st.LOGGED]), rules=rules)
+
+
+def _outputs(
+    requests: replay.Requests,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    n = requests.input_tokens.size
+    return np.zeros(n, np.int32), np.zeros(n), np.zeros(len(replay.COUNTERS), np.int64)
+
+
+def _rules(prepared: Prepared, compiled: Compiled, options: Options) -> residency.Rules:
+    scoring = residency.AT_RELEASE if compiled.policy.scoring == "touch" else residency.AT_EVICTION
+    if compiled.policy.timeless and not options.orphans:
+        scoring = residency.WHEN_CANDIDATE
+    defined = (name in compiled.defined for name in ("admit", "on_hit", "on_insert", "on_evict"))
+    return residency.Rules(prepared.block_tokens, scoring, options.orphans, *defined)
+
+
+def _native(
+    prepared: Prepared, capacity_blocks: int, options: Options, policy: str, parameters: NoParameters
+) -> Replay:
+    return run_engine(prepared, capacity_blocks, options)
+
+
+def _user(
+    prepared: Prepared, compiled: Compiled, capacity_blocks: int, options: Options, parameters: NoParameters
+) -> Replay:
+    return run_policy(prepared, compiled, capacity_blocks, options)
+
+
+ENGINES = (
+    Engine(VLLM[0], "vLLM 0.33.0", True, ("vllm",), NoParameters, _native, _user),
+    Engine(VLLM[1], "vLLM 0.22.1", True, ("vllm",), NoParameters, _native, None),
+)

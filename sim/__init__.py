@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sim.registry import load_policy, policies
     from sim.result import Latency, Result
     from sim.simulation import Options, PolicyError, simulate
+    from sim.weighted import WeightedBound, weighted_bound
 
 _HOME = {
     "Bound": "sim.bounds",
@@ -31,6 +32,7 @@ _HOME = {
     "PolicyError": "sim.simulation",
     "PolicyRejected": "sim.policy.language",
     "Result": "sim.result",
+    "WeightedBound": "sim.weighted",
     "ceiling": "sim.bounds",
     "check_integrity": "sim.integrity",
     "check_policy": "sim.check",
@@ -39,6 +41,7 @@ _HOME = {
     "optimum": "sim.bounds",
     "policies": "sim.registry",
     "simulate": "sim.simulation",
+    "weighted_bound": "sim.weighted",
 }
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "PolicyError",
     "PolicyRejected",
     "Result",
+    "WeightedBound",
     "ceiling",
     "check_integrity",
     "check_policy",
@@ -59,6 +63,7 @@ __all__ = [
     "optimum",
     "policies",
     "simulate",
+    "weighted_bound",
 ]
 
 

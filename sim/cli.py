@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sim import cli_bounds
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -212,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     _panel_arguments(verb, "validation", ("train", "validation", "test"))
     verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
     verb.add_argument("file")
+    cli_bounds.add(verbs)
     _add_evolve(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")

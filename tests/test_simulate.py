@@ -70,7 +70,7 @@ def test_unknown_policies_get_a_suggestion():
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match="no parameter 'ghosts'.*ghost_blocks"):
+    with pytest.raises(ValueError, match=r"no parameter 'ghosts'.*ghost_blocks"):
         simulate(TRACE, "lru", 3, ghosts=3)
 
 

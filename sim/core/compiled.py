@@ -48,8 +48,8 @@ def _source(module: str) -> Path:
 
 @cache
 def sources_digest(*modules: str) -> str:
-    """Return a short hash over the sources of `sim.core` modules and all they import, the interpreter and numba."""
-    digest = hashlib.sha256(f"{sys.version_info[:3]} {numba.__version__}".encode())
+    """Return a short hash over the sources of `sim.core` modules and all they import, the interpreter, numba and its settings."""
+    digest = hashlib.sha256(f"{sys.version_info[:3]} {numba.__version__} {config.BOUNDSCHECK}".encode())
     for name in sorted({__name__}.union(*map(_imports, modules))):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()[:16]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: evolve test lint bench clean
+.PHONY: evolve test lint bench coverage boundscheck clean
 
 evolve: $(VENV)/.installed  ## evolve a policy, keyless; ARGS="--iterations 200" for more
 	$(BIN)/kvevolve evolve $(ARGS)
@@ -19,6 +19,14 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench  ## speed and memory, interleaved with libCacheSim
 	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run as plain Python
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run --source=sim/core --data-file=$(VENV)/.coverage -m pytest \
+	  -W ignore::RuntimeWarning tests/test_engine.py tests/test_optimum.py tests/test_simulate.py
+	$(BIN)/python -m coverage report --data-file=$(VENV)/.coverage --fail-under=90
+
+boundscheck: $(VENV)/.installed-dev  ## all tests with every array index of the kernels checked
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from numba.core import config
 
 KEPT_CACHES = 8
@@ -48,7 +50,7 @@ def _source(module: str) -> Path:
 
 @cache
 def sources_digest(*modules: str) -> str:
-    """Return a short hash over the sources of `sim.core` modules and all they import, the interpreter, numba and its settings."""
+    """Return a short hash over `sim.core` modules and all they import, the interpreter, numba and its settings."""
     digest = hashlib.sha256(f"{sys.version_info[:3]} {numba.__version__} {config.BOUNDSCHECK}".encode())
     for name in sorted({__name__}.union(*map(_imports, modules))):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
@@ -96,7 +98,8 @@ def kernel(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., An
         options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
         if inline:
             options["forceinline"] = True
-        directory = cache_directory(function.__module__) if signatures else None
+        ours = function.__module__.startswith(PACKAGE + ".")
+        directory = cache_directory(function.__module__) if signatures and ours else None
         if directory is None:
             return numba.njit(list(signatures) or None, **options)(function)
         before = config.CACHE_DIR
@@ -107,3 +110,11 @@ def kernel(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., An
             config.CACHE_DIR = before
 
     return decorate
+
+
+def records(array: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Return a structured array as kernels read it: itself, or what gives `a[i].field` to Python.
+
+    The latter where kernels are not compiled (NUMBA_DISABLE_JIT=1, `make coverage`).
+    """
+    return array.view(np.recarray) if config.DISABLE_JIT else array

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba import types
 
 from sim.core import replay
-from sim.core.compiled import kernel
+from sim.core.compiled import kernel, records
 
 UNHASHED = replay.NONE
 """Content of a slot that no lookup can return."""
@@ -45,7 +45,10 @@ def new_pool(capacity: int, n_blocks: int) -> Pool:
     slots["content"], slots["next_copy"] = UNHASHED, replay.NONE
     slots["next"], slots["prev"] = np.roll(around, -1), np.roll(around, 1)
     return Pool(
-        slots, np.zeros(capacity, np.int32), np.full(n_blocks, replay.NONE, np.uint32), np.full(1, capacity, np.int64)
+        records(slots),
+        np.zeros(capacity, np.int32),
+        np.full(n_blocks, replay.NONE, np.uint32),
+        np.full(1, capacity, np.int64),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import fields, replay
-from sim.core.compiled import kernel
+from sim.core.compiled import kernel, records
 from sim.core.heap import Heap, new_heap
 
 ABSENT, GHOST, RESIDENT, COPY_ONLY = range(4)
@@ -82,10 +82,10 @@ def new_state(
     scalars = np.zeros(len(SCALARS), np.int64)
     scalars[[SPARES, CAPACITY, GHOST_LIMIT]] = copies, capacity, ghost_blocks
     return State(
-        block=np.zeros(nodes, fields.BLOCK_DTYPE),
-        request=np.zeros(1, fields.REQUEST_DTYPE),
-        cache=np.zeros(1, fields.CACHE_DTYPE),
-        blank=np.zeros(1, fields.BLOCK_DTYPE),
+        block=records(np.zeros(nodes, fields.BLOCK_DTYPE)),
+        request=records(np.zeros(1, fields.REQUEST_DTYPE)),
+        cache=records(np.zeros(1, fields.CACHE_DTYPE)),
+        blank=records(np.zeros(1, fields.BLOCK_DTYPE)),
         parents=replay.frozen(parents.astype(np.int32, copy=False).view(np.uint32), np.uint32),
         status=np.zeros(n_ids, np.uint8),
         next_copy=np.full(nodes, none, np.uint32),

@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
+from numba.core import config
 from numba.core.errors import NumbaError
 
 from sim.core import fields
@@ -68,6 +69,8 @@ def compile_policy(policy: Policy, lift: bool = False) -> Compiled:
     Raises:
         PolicyRejected: If numba cannot type or compile a function.
     """
+    if config.DISABLE_JIT:
+        return _interpreted(policy, lift)
     namespace = dict(_NAMES)
     native: dict[str, Any] = {}
     for function in policy.lowered(lift):
@@ -88,14 +91,21 @@ def compile_policy(policy: Policy, lift: bool = False) -> Compiled:
     return Compiled(policy, **functions, defined=frozenset(native))
 
 
-def python_functions(policy: Policy) -> dict[str, Callable[..., float]]:
+def _interpreted(policy: Policy, lift: bool) -> Compiled:
+    """Return a policy for kernels that are not compiled either (NUMBA_DISABLE_JIT=1)."""
+    plain = python_functions(policy, lift)
+    functions = {name: plain.get(name) or (lambda *records: 1.0) for name in language.SIGNATURES}
+    return Compiled(policy, **functions, defined=frozenset(plain))
+
+
+def python_functions(policy: Policy, lift: bool = False) -> dict[str, Callable[..., float]]:
     """Return the same functions as plain Python, with the same results on floats, for the reference twin."""
     namespace: dict[str, Any] = {name: _guarded(function) for name, function in _NAMES.items() if callable(function)}
     namespace.update({"_pi": math.pi, "_e": math.e, "_div": _divide, "_power": _power, "_pow": _power})
     namespace.update({"_floor": _guarded(lambda x: float(np.floor(x))), "_ceil": _guarded(lambda x: float(np.ceil(x)))})
     namespace.update({"_min": min, "_max": max, "_float": float})
     functions: dict[str, Callable[..., float]] = {}
-    for function in policy.lowered():
+    for function in policy.lowered(lift):
         functions[function.name] = _define(ast.fix_missing_locations(_Guards().visit(function)), namespace)
         namespace[function.name] = functions[function.name]
     return {name: function for name, function in functions.items() if name in language.SIGNATURES}

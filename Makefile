@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: evolve test lint bench coverage boundscheck clean
+.PHONY: evolve test lint bench coverage boundscheck fuzz clean
 
 evolve: $(VENV)/.installed  ## evolve a policy, keyless; ARGS="--iterations 200" for more
 	$(BIN)/kvevolve evolve $(ARGS)
@@ -27,6 +27,10 @@ coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run 
 
 boundscheck: $(VENV)/.installed-dev  ## all tests with every array index of the kernels checked
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.installed-dev  ## coverage-guided fuzzing of the trace readers; ARGS="-max_total_time=600"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz_traces.py -max_total_time=60 $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,6 +6,7 @@ Knows names and numbers; must not know any engine or policy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from sim import engines
 from sim.core import fields, lru, replay, residency
 from sim.core import state as st
+
+if TYPE_CHECKING:
+    from sim.core import radix
 
 MODES = ("serial", "overlap")
 
@@ -81,3 +85,4 @@ class Replay:
     logged: int = 0
     pool: lru.Pool | None = None
     rules: residency.Rules | None = None
+    tree: radix.Tree | None = None

@@ -44,7 +44,7 @@ def test_capacity_that_makes_no_sense(capacity):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"engine": "sglang"}, "engine"),
+        ({"engine": "tensorrt"}, "engine"),
         ({"mode": "parallel"}, "mode"),
         ({"decode": "guess"}, "decode"),
         ({"prefill_tokens_per_s": 0.0}, "prefill_tokens_per_s"),

@@ -22,6 +22,7 @@ VLLM = ("vllm>=0.23", "vllm<=0.22")
 _HOME = {
     VLLM[0]: "sim.engines.vllm",
     VLLM[1]: "sim.engines.vllm",
+    "sglang": "sim.engines.sglang",
 }
 
 

@@ -1,0 +1,147 @@
+"""What a user policy sees of SGLang's segments: one `block` record per node, kept up to date as the engine's rules act.
+
+Knows the fields of the contract (`sim.engines.sglang` says what each means for a segment); must not know which leaf
+is evicted or when requests run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.core import fields, radix, replay
+from sim.core.compiled import kernel
+from sim.core.engine import TICKS_PER_S
+
+
+class Hooks(NamedTuple):
+    """The native functions of a policy; SGLang asks nobody for admission."""
+
+    priority: Any
+    on_hit: Any
+    on_insert: Any
+    on_evict: Any
+
+
+class Records(NamedTuple):
+    """Records of one replay."""
+
+    block: npt.NDArray[np.void]
+    """`fields.BLOCK_DTYPE` per node."""
+    request: npt.NDArray[np.void]
+    """Shape (1,), the request being handled."""
+    cache: npt.NDArray[np.void]
+    """Shape (1,), what policies see of the cache."""
+    blank: npt.NDArray[np.void]
+    """Shape (1,), a record of zeros."""
+    touch_score: npt.NDArray[np.float64]
+    """Per node, only with touch-time scoring: the score when its last user let go."""
+
+
+def new_records(slots: int, touch: bool) -> Records:
+    """Return blank records for a tree of `slots` nodes; `touch` if scores are kept from release on."""
+    return Records(
+        np.zeros(slots, fields.BLOCK_DTYPE),
+        np.zeros(1, fields.REQUEST_DTYPE),
+        np.zeros(1, fields.CACHE_DTYPE),
+        np.zeros(1, fields.BLOCK_DTYPE),
+        np.zeros(slots if touch else 1),
+    )
+
+
+@kernel(inline=True)
+def observe(tree, rules, records, now_s, counts):
+    """Bring the `cache` record up to date."""
+    cache = records.cache[0]
+    cache.now_s = np.floor(now_s * TICKS_PER_S) / TICKS_PER_S + rules.origin
+    cache.resident_blocks = counts[replay.RESIDENT]
+    cache.running_blocks = tree.n[radix.LOCKED] + tree.n[radix.SCRATCH]
+    cache.hit_rate = counts[replay.HIT] / max(counts[replay.LOOKED_UP], 1)
+
+
+@kernel(inline=True)
+def present(requests, labels, records, i, hits):
+    """Fill the `request` record."""
+    request = records.request[0]
+    request.input_tokens = requests.input_tokens[i]
+    request.blocks = requests.offsets[i + 1] - requests.offsets[i]
+    request.hit_blocks = hits
+    request.turn = labels.turn[i] if labels.turn.size > 0 else 0
+    request.tenant = labels.tenant[i] if labels.tenant.size > 0 else 0
+    request.type = labels.type[i] if labels.type.size > 0 else 0
+    request.priority = labels.priority[i] if labels.priority.size > 0 else 0
+
+
+@kernel(inline=True)
+def _refresh(tree, node, rules, records):
+    """Copy what the tree itself keeps."""
+    records.block[node].released = tree.nodes[node].last_access + rules.origin
+    records.block[node].children = tree.nodes[node].children
+
+
+@kernel(inline=True)
+def score(tree, node, rules, hooks, records, i, counts):
+    """Ask the policy for the priority of a node."""
+    _refresh(tree, node, rules, records)
+    value = hooks.priority(records.block[node], records.cache[0])
+    counts[replay.PRIORITY_CALLS] += 1
+    if not np.isfinite(value) and tree.n[radix.BROKEN] == 0:
+        tree.n[radix.BROKEN] = i + 1
+    return value
+
+
+@kernel(inline=True)
+def _used(records, node):
+    """Note that the request being handled used a node."""
+    record, request, cache = records.block[node], records.request[0], records.cache[0]
+    record.last_access, record.last_access_s = cache.now, cache.now_s
+    record.seen += 1
+    record.turn, record.tenant = request.turn, request.tenant
+    record.type, record.priority = request.type, request.priority
+
+
+@kernel(inline=True)
+def passed(tree, node, rules, hooks, records):
+    """Note that a request's insert found a node."""
+    record, cache = records.block[node], records.cache[0]
+    record.gap = cache.now - record.last_access
+    record.gap_s = cache.now_s - record.last_access_s
+    record.hits += 1
+    _used(records, node)
+    if rules.has_on_hit:
+        _refresh(tree, node, rules, records)
+        hooks.on_hit(record, records.request[0], cache)
+
+
+@kernel(inline=True)
+def enter(tree, node, rules, hooks, records):
+    """Note that a node was created by an insert."""
+    records.block[node] = records.blank[0]
+    record, cache = records.block[node], records.cache[0]
+    record.gap, record.gap_s = fields.NEVER, fields.NEVER
+    record.inserted, record.inserted_s = cache.now, cache.now_s
+    record.depth = tree.nodes[node].end - tree.nodes[node].length
+    record.generated = tree.nodes[node].generated
+    _used(records, node)
+    if rules.has_on_insert:
+        _refresh(tree, node, rules, records)
+        hooks.on_insert(record, records.request[0], cache)
+
+
+@kernel(inline=True)
+def halve(records, node, upper, blocks):
+    """Give both halves of a cut node its record; the lower one begins `blocks` blocks deeper."""
+    records.block[upper] = records.block[node]
+    records.block[node].depth += blocks
+    if records.touch_score.size > 1:
+        records.touch_score[upper] = records.touch_score[node]
+
+
+@kernel(inline=True)
+def evicted(tree, node, rules, hooks, records):
+    """Note that a node is about to be evicted."""
+    if rules.has_on_evict:
+        _refresh(tree, node, rules, records)
+        hooks.on_evict(records.block[node], records.cache[0])

@@ -149,11 +149,14 @@ def _engines(options: argparse.Namespace) -> int:
 def _policies(options: argparse.Namespace) -> int:
     import ast
 
+    from sim import zoo
     from sim.registry import policies
 
     print("vllm            the engine's own LRU, native; exact for vLLM >= 0.23 and <= 0.22")
     for name, path in policies().items():
         print(f"{name:<15} {' '.join((ast.get_docstring(ast.parse(path.read_text())) or '').split())}")
+    for name, text in zoo.describe().items():
+        print(f"{zoo.PREFIX + name:<15} {text}")
     return 0
 
 

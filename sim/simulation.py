@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from sim import engines
+from sim import engines, zoo
 from sim.engines.vllm import run_engine, run_policy
 from sim.options import Options, PolicyError, Replay
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy
 from sim.prepared import prepare
-from sim.registry import load_policy
+from sim.registry import load_policy, policies
 from sim.result import Result, latency_of
 from workloads.trace import Trace
 
@@ -39,7 +39,8 @@ def simulate(
     Args:
         trace: What to replay.
         policy: "native" for the engine's own default, one of the engine's own policies ("vllm", "slru", ...), a name
-            of `sim.registry.policies()`, a path, or a `Policy`; the engine's own win where names are equal.
+            of `sim.registry.policies()`, a path, a name of the zoo ("arc", `sim.zoo.NAMES`), or a `Policy`; the first
+            of these wins where names are equal, and "zoo:arc" is always the zoo's.
         capacity: Blocks (int or "4096"), or a share of the trace's distinct blocks (float below 1, or "5%").
         options: Fields of `Options`, and parameters of the engine.
 
@@ -57,6 +58,9 @@ def simulate(
     if isinstance(policy, str) and policy in (NATIVE, *engine.policies):
         name = engine.policies[0] if policy == NATIVE else policy
         outcome = engine.run(prepared, capacity_blocks, chosen, name, parameters)
+    elif engine.run_zoo is not None and (classic := _zoo_name(policy)):
+        name = classic
+        outcome = engine.run_zoo(prepared, capacity_blocks, chosen, name)
     elif engine.run_user is None:
         raise ValueError(f"engine {engine.name!r} runs its own policies only: {', '.join(engine.policies)}")
     else:
@@ -64,6 +68,14 @@ def simulate(
         name = compiled.policy.name
         outcome = engine.run_user(prepared, compiled, capacity_blocks, chosen, parameters)
     return _result(trace, name, chosen, capacity_blocks, outcome)
+
+
+def _zoo_name(policy: str | Path | Policy | Compiled) -> str | None:
+    """Return the classic policy that is meant: by "zoo:", or because nothing else has its name."""
+    if not isinstance(policy, str):
+        return None
+    taken = policy in policies() or Path(policy).is_file()
+    return None if taken else zoo.find(policy)
 
 
 def _configure(options: dict[str, Any]) -> tuple[Options, engines.Engine, Any]:

@@ -36,7 +36,7 @@ def test_modules_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sim" / "core").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "sim" / "core").rglob("*.py")), ids=name_of)
 def test_the_core_imports_arrays_and_itself_only(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -23,6 +23,7 @@ _HOME = {
     VLLM[0]: "sim.engines.vllm",
     VLLM[1]: "sim.engines.vllm",
     "sglang": "sim.engines.sglang",
+    "flat": "sim.engines.flat",
 }
 
 
@@ -48,6 +49,8 @@ class Engine:
         run: `run(prepared, capacity_blocks, options, policy, parameters)` replays one of `policies`.
         run_user: `run_user(prepared, compiled, capacity_blocks, options, parameters)` replays a user policy, or None
             where the engine could not run one.
+        run_zoo: `run_zoo(prepared, capacity_blocks, options, name)` replays a classic policy of `sim.zoo` under the
+            engine's accounting, or None where that makes no sense.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Engine:
     parameters: type
     run: Callable[[Prepared, int, Options, str, Any], Replay]
     run_user: Callable[[Prepared, Compiled, int, Options, Any], Replay] | None
+    run_zoo: Callable[[Prepared, int, Options, str], Replay] | None = None
 
 
 def names() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sim import zoo
 from sim.core import engine as core
 from sim.core import lru, replay, residency
 from sim.core import state as st
@@ -103,6 +104,6 @@ def _user(
 
 
 ENGINES = (
-    Engine(VLLM[0], "vLLM 0.33.0", True, ("vllm",), NoParameters, _native, _user),
+    Engine(VLLM[0], "vLLM 0.33.0", True, ("vllm",), NoParameters, _native, _user, zoo.run_prefix),
     Engine(VLLM[1], "vLLM 0.22.1", True, ("vllm",), NoParameters, _native, None),
 )

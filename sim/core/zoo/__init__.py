@@ -1,0 +1,1 @@
+"""Native kernels of the classic caching policies: one state, two drivers, a few small hooks per policy."""

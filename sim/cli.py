@@ -150,13 +150,17 @@ def _policies(options: argparse.Namespace) -> int:
     import ast
 
     from sim import zoo
-    from sim.registry import policies
+    from sim.registry import BASELINES, policies
 
-    print("vllm            the engine's own LRU, native; exact for vLLM >= 0.23 and <= 0.22")
-    for name, path in policies().items():
-        print(f"{name:<15} {' '.join((ast.get_docstring(ast.parse(path.read_text())) or '').split())}")
-    for name, text in zoo.describe().items():
-        print(f"{zoo.PREFIX + name:<15} {text}")
+    shipped, natives = policies(), zoo.describe()
+    width = max(map(len, [*shipped, *(zoo.PREFIX + name for name in natives)])) + 2
+    print(f"{'vllm':<{width}}the engine's own LRU, native; exact for vLLM >= 0.23 and <= 0.22")
+    for name, path in shipped.items():
+        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        print(f"{name + '*' * (name in BASELINES):<{width}}{summary}")
+    for name, text in natives.items():
+        print(f"{zoo.PREFIX + name:<{width}}{text}")
+    print(f"* baseline: on every panel. Sources, adaptations and deviations are in {path.parent}/NAME.py")
     return 0
 
 
@@ -205,6 +209,8 @@ def _version() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from sim import cli_fidelity
+
     parser = argparse.ArgumentParser(prog="kvevolve", description="Discover KV prefix-cache policies.")
     parser.add_argument("--version", action="version", version=_version())
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -219,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("file")
     cli_bounds.add(verbs)
     _add_evolve(verbs)
+    cli_fidelity.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
     _add(verbs, "policies", _policies, "list the shipped policies")

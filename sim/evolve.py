@@ -22,7 +22,7 @@ from sim.evaluation import Evaluator
 from sim.fitness import training_objective
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
-from sim.registry import load_policy, policies
+from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
 from sim.search.tuner import tune
 from workloads.panel import describe
@@ -218,7 +218,7 @@ def _choose(finalists: list[Policy], tuned: list[Policy], job: Job, say: Say) ->
 
 def _columns(job: Job, best: Policy) -> list[Policy]:
     seed = Policy.from_source(job.program.read_text(), "seed")
-    return [seed, *(load_policy(name) for name in policies()), best]
+    return [seed, *(load_policy(name) for name in BASELINES), best]
 
 
 def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
@@ -239,7 +239,7 @@ def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
             f"VALIDATION ({validation.marks.panel.name}, {kind})",
             str(validation),
             "",
-            f"evolved {verdict} every baseline on validation: {scores['evolved'].combined:+.4f}, best shipped policy "
+            f"evolved {verdict} every baseline on validation: {scores['evolved'].combined:+.4f}, best baseline "
             f"{rival} {scores[rival].combined:+.4f}, vllm +0.0000",
             "",
             "DIFF OF THE BEST POLICY AGAINST THE SEED",

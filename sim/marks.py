@@ -1,4 +1,4 @@
-"""What every cell of a panel is measured against: hit tokens of LRU, of the optimum, and of each shipped baseline.
+"""What every cell of a panel is measured against: hit tokens of LRU, of the optimum, and of each baseline.
 
 Computed once per panel and kept in the user cache. Holds the optimum: processes that run candidates must not import
 this module.
@@ -17,7 +17,7 @@ from sim.bounds import optimum
 from sim.core.compiled import sources_digest
 from sim.policy.compiler import compile_policy
 from sim.policy.program import clock_origin
-from sim.registry import load_policy, policies
+from sim.registry import BASELINES, load_policy, policies
 from sim.score import Cell, Score, score
 from sim.simulation import simulate
 from workloads.atomic import atomic_write
@@ -73,7 +73,7 @@ class Marks:
 
 def load_marks(panel: Panel) -> Marks:
     """Return the marks of a panel, from the user cache if they were computed by these very sources."""
-    nodes = {name: load_policy(name).nodes for name in policies()}
+    nodes = {name: load_policy(name).nodes for name in BASELINES}
     path = _path(panel)
     stored = _read(path, len(panel.cells), nodes)
     if stored is None:
@@ -104,7 +104,8 @@ def _path(panel: Panel) -> Path:
         *(here / name for name in ("bounds.py", "prepared.py", "simulation.py", "engines/vllm.py")),
         *(here / "policy").glob("*.py"),
     ]
-    sources = sorted((path.name, path.read_bytes()) for path in [*policies().values(), *code])
+    shipped = policies()
+    sources = sorted((path.name, path.read_bytes()) for path in [*(shipped[name] for name in BASELINES), *code])
     baselines = hashlib.sha256(repr(sources).encode()).hexdigest()[:12]
     name = f"{panel.name}-{panel.split}-{panel.fingerprint[:16]}-{sources_digest(*KERNELS)}-{baselines}.json"
     return user_cache_dir() / "marks" / name

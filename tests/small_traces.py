@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,39 @@ def hand_trace(
         output_tokens=[0] * n if output_tokens is None else output_tokens,
         **columns,
     )
+
+
+def dialogue_trace(labels: bool = False) -> Trace:
+    """Return 1,200 requests: dialogues that grow turn by turn on three shared prompts, one-off scans, 10-token blocks.
+
+    With labels: the turn within the dialogue, and a priority per shared prompt (90, 50, 20; scans have none).
+    """
+    rng = random.Random(20)
+    trunks = [list(range(8 * k, 8 * k + 8)) for k in range(3)]
+    next_id = 24
+    open_dialogues: list[tuple[list[int], int]] = []
+    prompts, tokens, outputs, turns, priorities = [], [], [], [], []
+    for _ in range(1_200):
+        turn = 0
+        if rng.random() < 0.25:
+            prompt, new, output = [], rng.randint(2, 10), 1
+        elif open_dialogues and rng.random() < 0.75:
+            prompt, turn = open_dialogues.pop(rng.randrange(len(open_dialogues)))
+            new, output = rng.randint(0, 3), 12
+        else:
+            prompt, new, output = trunks[min(int(rng.expovariate(1.0)), 2)], rng.randint(1, 4), 12
+        prompt = [*prompt, *range(next_id, next_id + new)]
+        next_id += new
+        if output == 12 and rng.random() < 0.85 and len(open_dialogues) < 40:
+            open_dialogues.append((prompt, turn + 1))
+        prompts.append(prompt)
+        tokens.append(10 * len(prompt) + rng.choice([0, 3, 7]))
+        outputs.append(output)
+        turns.append(turn)
+        priorities.append((90, 50, 20)[prompt[0] // 8] if prompt[0] < 24 else 0)
+    arrival_s = np.cumsum([rng.randint(0, 4) / 64 for _ in prompts])
+    columns = {"turn": turns, "priority": priorities} if labels else {}
+    return hand_trace(prompts, tokens, 10, output_tokens=outputs, arrival_s=arrival_s, **columns)
 
 
 CHOICES = (6, 8, 4, 6, 10, 4)

@@ -1,18 +1,15 @@
-"""Exact hits of every shipped policy: on the real conversation trace, and on a generated one that needs no data."""
+"""Exact hits of every baseline: on the real conversation trace, and on a generated one that needs no data."""
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
-from small_traces import hand_trace
+from small_traces import dialogue_trace
 
 from sim.bounds import optimum
 from sim.integrity import check_integrity
 from sim.policy.compiler import compile_policy
 from sim.prepared import prepare
-from sim.registry import load_policy, policies
+from sim.registry import BASELINES, load_policy
 from sim.simulation import Options, run_policy, simulate
 
 CAPACITIES = (1_000, 5_000, 10_000)
@@ -46,31 +43,11 @@ GENERATED = {
 
 @pytest.fixture(scope="module")
 def generated():
-    """1,200 requests: dialogues that grow turn by turn on three shared prompts, one-off scans, 10-token blocks."""
-    rng = random.Random(20)
-    trunks = [list(range(8 * k, 8 * k + 8)) for k in range(3)]
-    next_id, open_dialogues = 24, []
-    prompts, tokens, outputs = [], [], []
-    for _ in range(1_200):
-        if rng.random() < 0.25:
-            prompt, new, output = [], rng.randint(2, 10), 1
-        elif open_dialogues and rng.random() < 0.75:
-            prompt, new, output = open_dialogues.pop(rng.randrange(len(open_dialogues))), rng.randint(0, 3), 12
-        else:
-            prompt, new, output = trunks[min(int(rng.expovariate(1.0)), 2)], rng.randint(1, 4), 12
-        prompt = [*prompt, *range(next_id, next_id + new)]
-        next_id += new
-        if output == 12 and rng.random() < 0.85 and len(open_dialogues) < 40:
-            open_dialogues.append(prompt)
-        prompts.append(prompt)
-        tokens.append(10 * len(prompt) + rng.choice([0, 3, 7]))
-        outputs.append(output)
-    arrival_s = np.cumsum([rng.randint(0, 4) / 64 for _ in prompts])
-    return hand_trace(prompts, tokens, 10, output_tokens=outputs, arrival_s=arrival_s)
+    return dialogue_trace()
 
 
-def test_every_shipped_policy_has_expected_hits():
-    assert set(CONVERSATION) == set(GENERATED) == {"vllm", *policies()}
+def test_every_baseline_has_expected_hits():
+    assert set(CONVERSATION) == set(GENERATED) == {"vllm", *BASELINES}
 
 
 @pytest.mark.parametrize("name", CONVERSATION)
@@ -93,8 +70,8 @@ def test_optimum_on_a_generated_trace(generated):
     assert [optimum(generated, capacity).hit_blocks for capacity in (60, 200, 10_000)] == [8_668, 11_043, 11_392]
 
 
-@pytest.mark.parametrize("name", policies())
-def test_shipped_policies_keep_the_laws(name, generated):
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_keep_the_laws(name, generated):
     for options in (Options(), Options(orphans=True), Options(mode="overlap", decode="infer", ghost_blocks=50)):
         prepared = prepare(generated, options.decode)
         outcome = run_policy(prepared, compile_policy(load_policy(name)), 100, options)

@@ -13,7 +13,7 @@ import pytest
 from sim import marks
 from sim.bounds import optimum
 from sim.policy.compiler import Compiled, compile_policy
-from sim.registry import load_policy, policies
+from sim.registry import BASELINES, load_policy, policies
 from sim.score import NODE_CHARGE, score
 from sim.simulation import simulate
 from workloads import Trace
@@ -81,7 +81,7 @@ def test_values(panel, own_cache):
         trace = panel.traces[cell.trace_name]
         assert mark.lru == simulate(trace, "vllm", cell.capacity_blocks).hit_tokens
         assert mark.optimum == optimum(trace, cell.capacity_blocks).hit_tokens
-        assert set(mark.baselines) == set(policies())
+        assert set(mark.baselines) == set(BASELINES)
         assert mark.baselines["gdsf"] == simulate(trace, "gdsf", cell.capacity_blocks).hit_tokens
         assert mark.baselines["lru"] == mark.lru
         assert max(mark.lru, *mark.baselines.values()) <= mark.optimum
@@ -90,7 +90,7 @@ def test_values(panel, own_cache):
 def test_baselines_are_charged_like_candidates(panel, own_cache):
     found = marks.load_marks(panel)
     scores = found.baseline_scores()
-    assert set(scores) == {"vllm", *policies()}
+    assert set(scores) == {"vllm", *BASELINES}
     assert scores["vllm"].combined == 0.0
     assert scores["lru"].combined == score(found.cells([m.lru for m in found.marks]), load_policy("lru").nodes).combined
     assert scores["lru"].combined < 0.0

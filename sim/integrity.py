@@ -27,7 +27,9 @@ def _law(name: str, holds: bool | np.bool_, detail: object = "") -> None:
         raise IntegrityError(f"{name}: {detail}")
 
 
-def check_integrity(prepared: Prepared | Trace, outcome: Replay, capacity_blocks: int) -> None:
+def check_integrity(
+    prepared: Prepared | Trace, outcome: Replay, capacity_blocks: int, serves_all: bool = False
+) -> None:
     """Check a finished replay, of a policy (`run_policy`) or of the native engine (`run_engine`).
 
     Counters: every looked-up block is hit, admitted or bypassed; what entered has left or is resident; no request hits
@@ -41,13 +43,14 @@ def check_integrity(prepared: Prepared | Trace, outcome: Replay, capacity_blocks
         prepared: What was replayed; a plain trace stands for decode mode "none".
         outcome: What `sim.simulation.run_policy` or `run_engine` returned.
         capacity_blocks: Size of the cache.
+        serves_all: Whether requests with more blocks than the cache are served: a store beside the compute pool.
 
     Raises:
         IntegrityError: If a law is broken.
     """
     prepared = prepare(prepared) if isinstance(prepared, Trace) else prepared
     _check_counters(prepared, outcome, capacity_blocks)
-    _check_requests(prepared, outcome, capacity_blocks)
+    _check_requests(prepared, outcome, capacity_blocks, serves_all)
     if outcome.pool is not None:
         _check_pool(outcome.pool, outcome.counts, capacity_blocks)
     if outcome.state is not None:
@@ -82,11 +85,11 @@ def _check_counters(prepared: Prepared, outcome: Replay, capacity_blocks: int) -
     _law("resident peak <= used peak", peaks[1] <= peaks[2], peaks)
 
 
-def _check_requests(prepared: Prepared, outcome: Replay, capacity_blocks: int) -> None:
+def _check_requests(prepared: Prepared, outcome: Replay, capacity_blocks: int, serves_all: bool) -> None:
     requests, hits, start_s = prepared.requests, outcome.hits, outcome.start_s
     tokens = requests.input_tokens.astype(np.int64)
     served = hits >= 0
-    fits = -(-tokens // prepared.block_tokens) <= capacity_blocks
+    fits = (-(-tokens // prepared.block_tokens) <= capacity_blocks) | serves_all
     _law("a request is served if and only if it fits", np.array_equal(served, fits), np.flatnonzero(served != fits))
     limit = np.minimum(np.maximum(tokens - 1, 0) // prepared.block_tokens, np.diff(requests.offsets))
     infinite = np.minimum(_available_prefix(prepared), limit)

@@ -86,3 +86,5 @@ class Replay:
     pool: lru.Pool | None = None
     rules: residency.Rules | None = None
     tree: radix.Tree | None = None
+    tier_hits: dict[str, npt.NDArray[np.int32]] | None = None
+    """Per tier, fastest first: the blocks of each request found there, -1 for unserved ones; they sum to `hits`."""

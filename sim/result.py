@@ -53,6 +53,7 @@ class Result:
         latency: Only in overlap mode.
         hit_blocks_per_request: int32 (n,), -1 for unserved requests.
         start_s: float64 (n,), admission times; NaN for unserved requests.
+        tier_hits_per_request: The hits of each tier, fastest first, where an engine has more than one.
     """
 
     trace: str
@@ -84,6 +85,13 @@ class Result:
     latency: Latency | None
     hit_blocks_per_request: npt.NDArray[np.int32] = field(repr=False)
     start_s: npt.NDArray[np.float64] = field(repr=False)
+    tier_hits_per_request: dict[str, npt.NDArray[np.int32]] | None = field(default=None, repr=False)
+
+    @property
+    def tier_hit_blocks(self) -> dict[str, int] | None:
+        """Hit blocks by tier ("gpu_hit_blocks", "cpu_hit_blocks", ...), fastest first; None where there is one."""
+        tiers = self.tier_hits_per_request
+        return None if tiers is None else {f"{t}_hit_blocks": int(np.maximum(h, 0).sum()) for t, h in tiers.items()}
 
     @property
     def hit_rate(self) -> float:
@@ -110,11 +118,14 @@ class Result:
         """Return plain numbers and text, fit for JSON; per-request arrays as lists on demand."""
         fields = {name: value for name, value in self.__dict__.items() if not isinstance(value, np.ndarray)}
         fields["latency"] = asdict(self.latency) if self.latency else None
+        fields["tier_hit_blocks"] = self.tier_hit_blocks
+        tiers = fields.pop("tier_hits_per_request")
         rates = {"hit_rate": self.hit_rate, "evictions_per_access": self.evictions_per_access}
         arrays: dict[str, object] = {}
         if per_request:
             arrays = {"hit_blocks_per_request": self.hit_blocks_per_request.tolist()}
             arrays["start_s"] = [None if np.isnan(value) else value for value in self.start_s.tolist()]
+            arrays["tier_hits_per_request"] = tiers and {name: hits.tolist() for name, hits in tiers.items()}
         return {**fields, **rates, "admitted_fraction": self.admitted_fraction, **arrays}
 
     def __repr__(self) -> str:

@@ -144,5 +144,6 @@ def _result(trace: Trace, policy: str, options: Options, capacity_blocks: int, o
         latency=latency,
         hit_blocks_per_request=outcome.hits,
         start_s=outcome.start_s,
+        tier_hits_per_request=outcome.tier_hits,
         **kept,
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 
 from workloads import Trace, load, locate
@@ -28,6 +30,19 @@ def missing(what: str) -> NoReturn:
     if in_ci():
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+GOLDEN = Path(os.environ.get("KVEVOLVE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+
+
+@cache
+def golden_arrays(name: str) -> dict[str, np.ndarray]:
+    """Return the hits recorded from engines in a file, by key; skips (in CI: fails) if they are not at hand."""
+    if not (GOLDEN / name).is_file():
+        reason = f"{GOLDEN / name} not found: set $KVEVOLVE_GOLDEN"
+        pytest.fail(reason) if in_ci() else pytest.skip(reason)
+    with np.load(GOLDEN / name) as arrays:
+        return {key: arrays[key].astype(np.int32) for key in arrays.files}
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ class Labels(NamedTuple):
 
 
 @kernel(inline=True)
-def _observe(state, now_s, origin, counts):
+def observe(state, now_s, origin, counts):
     """Bring the `cache` record up to date."""
     cache = state.cache[0]
     cache.now_s = np.floor(now_s * TICKS_PER_S) / TICKS_PER_S + origin
@@ -68,7 +68,7 @@ def _observe(state, now_s, origin, counts):
 
 
 @kernel(inline=True)
-def _present(state, requests, labels, i, hits):
+def present(state, requests, labels, i, hits):
     """Fill the `request` record."""
     request = state.request[0]
     request.input_tokens = requests.input_tokens[i]
@@ -78,6 +78,15 @@ def _present(state, requests, labels, i, hits):
     request.tenant = labels.tenant[i] if labels.tenant.size > 0 else 0
     request.type = labels.type[i] if labels.type.size > 0 else 0
     request.priority = labels.priority[i] if labels.priority.size > 0 else 0
+
+
+@kernel(inline=True)
+def average(cache, full, hits, evicted):
+    """Move the averages of the `cache` record by a request of `full` blocks."""
+    if full > 0:
+        cache.recent_hit_rate += (hits / full - cache.recent_hit_rate) * AVERAGE
+    cache.pressure += (evicted - cache.pressure) * AVERAGE
+    cache.request_blocks += (full - cache.request_blocks) * AVERAGE
 
 
 @kernel(inline=True)
@@ -203,7 +212,7 @@ def _finish(state, requests, labels, i, row, hits, rows, rules, hooks, counts):
     held, copy = rows.held[row], rows.copy[row]
     blocks = replay.prompt_blocks(requests, i, rules.block_tokens)
     if requests.total_blocks[i] > blocks or requests.generated_offsets[i + 1] > requests.generated_offsets[i]:
-        _present(state, requests, labels, i, hits)
+        present(state, requests, labels, i, hits)
         kept = _generate(state, requests, i, held, rules, priority, admit, on_insert, on_evict, counts)
         first = requests.generated_offsets[i]
         for k in range(kept - 1, -1, -1):
@@ -234,11 +243,7 @@ def _admit(state, requests, i, hits, row, rows, rules, hooks, counts):
     counts[replay.ADMITTED] += held - hits
     counts[replay.BYPASSED] += full - held
     replay.account(counts, state.n[st.SCRATCH])
-    cache = state.cache[0]
-    if full > 0:
-        cache.recent_hit_rate += (hits / full - cache.recent_hit_rate) * AVERAGE
-    cache.pressure += (counts[replay.EVICTED] - evicted - cache.pressure) * AVERAGE
-    cache.request_blocks += (full - cache.request_blocks) * AVERAGE
+    average(state.cache[0], full, hits, counts[replay.EVICTED] - evicted)
 
 
 @kernel(inline=True)
@@ -258,18 +263,26 @@ class Hooks(NamedTuple):
     on_evict: Any
 
 
-def _signature() -> Any:
-    labels = Labels(*(replay.frozen(np.zeros(0), np.int32) for _ in range(4)))
-    state = st.new_state(np.zeros(1, np.int32), 1, 1, 1, False)
-    values = (replay.sample_requests(), labels, state, new_rows(1, 1), replay.new_running(1))
+def sample_labels() -> Labels:
+    """Return empty labels of the exact types kernels are compiled for."""
+    return Labels(*(replay.frozen(np.zeros(0), np.int32) for _ in range(4)))
+
+
+def hooks_type() -> Any:
+    """Return the numba type of `Hooks`."""
     block, request, cache = (numba.from_dtype(dtype) for dtype in fields.DTYPES)
     by_block = types.FunctionType(types.float64(block, cache))
     by_request = types.FunctionType(types.float64(block, request, cache))
-    hooks = types.NamedTuple((by_block, by_request, by_request, by_request, by_block), Hooks)
+    return types.NamedTuple((by_block, by_request, by_request, by_request, by_block), Hooks)
+
+
+def _signature() -> Any:
+    state = st.new_state(np.zeros(1, np.int32), 1, 1, 1, False)
+    values = (replay.sample_requests(), sample_labels(), state, new_rows(1, 1), replay.new_running(1))
     rules = numba.typeof(Rules(1, 0, False, False, False, False, False))
     outputs = (types.int32[::1], types.float64[::1], types.int64[::1])
     kinds = (numba.typeof(value) for value in values)
-    return types.void(*kinds, hooks, rules, numba.typeof(replay.SERIAL), types.float64, *outputs)
+    return types.void(*kinds, hooks_type(), rules, numba.typeof(replay.SERIAL), types.float64, *outputs)
 
 
 @kernel(_signature())
@@ -310,15 +323,15 @@ def replay_policy(requests, labels, state, rows, running, hooks, rules, server, 
             now_s = max(now_s, finish_s)
             j = replay.next_finish(running)
             row = rows.row_of[j]
-            _observe(state, finish_s, origin, counts)
+            observe(state, finish_s, origin, counts)
             _finish(state, requests, labels, j, row, hits_out[j], rows, rules, hooks, counts)
             rows.vacant[running.size[0]] = row
         if i == n or state.n[st.BROKEN] > 0:
             return
         served += 1.0
         state.cache[0].now = served
-        _observe(state, now_s, origin, counts)
-        _present(state, requests, labels, i, hits)
+        observe(state, now_s, origin, counts)
+        present(state, requests, labels, i, hits)
         row = rows.vacant[running.size[0]]
         rows.row_of[i] = row
         _admit(state, requests, i, hits, row, rows, rules, hooks, counts)

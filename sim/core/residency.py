@@ -32,7 +32,8 @@ class Rules(NamedTuple):
 
 
 @kernel(inline=True)
-def _score(state, node, priority, i, counts):
+def score_of(state, node, priority, i, counts):
+    """Ask the policy for a score and note the first request at which it is not finite."""
     score = priority(state.block[node], state.cache[0])
     counts[replay.PRIORITY_CALLS] += 1
     if not np.isfinite(score) and state.n[st.BROKEN] == 0:
@@ -50,7 +51,7 @@ def _evictable(state, node, rules):
 def _current_score(state, node, priority, rules, i, counts):
     if rules.scoring == AT_RELEASE:
         return state.touch_score[node]
-    return _score(state, node, priority, i, counts)
+    return score_of(state, node, priority, i, counts)
 
 
 @kernel(inline=True)
@@ -101,7 +102,7 @@ def make_room(state, need, rules, priority, on_evict, i, counts):
         return
     if rules.scoring == AT_EVICTION:
         for place in range(state.candidates.size[0]):
-            state.candidates.score[place] = _score(state, state.candidates.node[place], priority, i, counts)
+            state.candidates.score[place] = score_of(state, state.candidates.node[place], priority, i, counts)
         heap.order(state.candidates)
     while spare < need and state.candidates.size[0] > 0:
         parent = evict(state, state.candidates.node[0], rules, on_evict, i, counts)
@@ -189,7 +190,7 @@ def let_go(state, node, rules, priority, i, counts):
     state.released[0] += 1
     state.block[node].released = state.released[0]
     if rules.scoring == AT_RELEASE:
-        state.touch_score[node] = _score(state, node, priority, i, counts)
+        state.touch_score[node] = score_of(state, node, priority, i, counts)
     if _evictable(state, node, rules):
         score = 0.0 if rules.scoring == AT_EVICTION else _current_score(state, node, priority, rules, i, counts)
         heap.add(state.candidates, node, score, state.block[node].released, rules.scoring != AT_EVICTION)

@@ -24,6 +24,9 @@ _HOME = {
     VLLM[1]: "sim.engines.vllm",
     "sglang": "sim.engines.sglang",
     "flat": "sim.engines.flat",
+    "lmcache": "sim.engines.lmcache",
+    "vllm-cpu-tier": "sim.engines.cpu_tier",
+    "kvbm": "sim.engines.kvbm",
 }
 
 

@@ -13,7 +13,8 @@ from sim.core import engine as core
 from sim.core import lru, replay, residency
 from sim.core import state as st
 from sim.engines import VLLM, Engine, NoParameters
-from sim.options import Options, PolicyError, Replay
+from sim.engines.outputs import check_finite, new_outputs
+from sim.options import Options, Replay
 from sim.policy.compiler import Compiled
 from sim.prepared import Prepared
 
@@ -21,7 +22,7 @@ from sim.prepared import Prepared
 def run_engine(prepared: Prepared, capacity_blocks: int, options: Options) -> Replay:
     """Replay against the engine's own LRU."""
     server, requests = options.server, prepared.requests
-    hits, start_s, counts = _outputs(requests)
+    hits, start_s, counts = new_outputs(prepared)
     pool = lru.new_pool(capacity_blocks, prepared.parents.size)
     rows = lru.new_rows(requests, capacity_blocks, server.max_running)
     running = replay.new_running(server.max_running)
@@ -52,7 +53,7 @@ def run_policy(
         PolicyError: If a priority is not finite.
     """
     server, requests = options.server, prepared.requests
-    hits, start_s, counts = _outputs(requests)
+    hits, start_s, counts = new_outputs(prepared)
     rules = _rules(prepared, compiled, options)
     touch = rules.scoring == residency.AT_RELEASE
     copies = min(prepared.exact_multiples, capacity_blocks)
@@ -66,21 +67,9 @@ def run_policy(
     core.replay_policy(
         requests, prepared.labels, state, rows, running, hooks, rules, server, origin, hits, start_s, counts
     )
-    if state.n[st.BROKEN]:
-        request = int(state.n[st.BROKEN]) - 1
-        raise PolicyError(
-            f"{compiled.policy.name}: priority returned a number that is not finite at request {request}; guard "
-            "divisions and logarithms (a block's gap, hits and depth can be 0)"
-        )
+    check_finite(state, compiled.policy.name)
     totals = dict(zip(replay.COUNTERS, counts.tolist(), strict=True))
     return Replay(totals, hits, start_s, state, int(state.n[st.LOGGED]), rules=rules)
-
-
-def _outputs(
-    requests: replay.Requests,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    n = requests.input_tokens.size
-    return np.zeros(n, np.int32), np.zeros(n), np.zeros(len(replay.COUNTERS), np.int64)
 
 
 def _rules(prepared: Prepared, compiled: Compiled, options: Options) -> residency.Rules:

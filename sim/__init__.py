@@ -1,8 +1,8 @@
 """kvevolve: discover KV prefix-cache policies, with an engine-exact block-level simulator as the fitness function.
 
 `simulate(trace, policy, capacity)` replays; `optimum` and `ceiling` bound; `compare` sets policies side by side on a
-panel; `check_policy` says why a policy would be refused. Names are imported when first used, so that a process that
-runs candidates loads no more than it needs.
+panel; `explain` says where a policy loses hits; `check_policy` says why a policy would be refused. Names are imported
+when first used, so that a process that runs candidates loads no more than it needs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sim.bounds import Bound, ceiling, optimum
     from sim.check import check_policy
     from sim.comparison import Comparison, compare
+    from sim.explanation import Explanation, explain
     from sim.integrity import IntegrityError, check_integrity
     from sim.policy.language import PolicyRejected
     from sim.policy.program import Policy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Bound": "sim.bounds",
     "Comparison": "sim.comparison",
+    "Explanation": "sim.explanation",
     "IntegrityError": "sim.integrity",
     "Latency": "sim.result",
     "Options": "sim.simulation",
@@ -37,6 +39,7 @@ _HOME = {
     "check_integrity": "sim.integrity",
     "check_policy": "sim.check",
     "compare": "sim.comparison",
+    "explain": "sim.explanation",
     "load_policy": "sim.registry",
     "optimum": "sim.bounds",
     "policies": "sim.registry",
@@ -47,6 +50,7 @@ _HOME = {
 __all__ = [
     "Bound",
     "Comparison",
+    "Explanation",
     "IntegrityError",
     "Latency",
     "Options",
@@ -59,6 +63,7 @@ __all__ = [
     "check_integrity",
     "check_policy",
     "compare",
+    "explain",
     "load_policy",
     "optimum",
     "policies",

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sim import cli_bounds
+from sim import cli_bounds, cli_explain, cli_fidelity
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -209,8 +209,6 @@ def _version() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from sim import cli_fidelity
-
     parser = argparse.ArgumentParser(prog="kvevolve", description="Discover KV prefix-cache policies.")
     parser.add_argument("--version", action="version", version=_version())
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -221,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add(verbs, "compare", _compare, "compare policies on a panel", json_output=True)
     verb.add_argument("policies", nargs="+", help="files or shipped names")
     _panel_arguments(verb, "validation", ("train", "validation", "test"))
+    cli_explain.add(verbs)
     verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
     verb.add_argument("file")
     cli_bounds.add(verbs)

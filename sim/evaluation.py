@@ -20,7 +20,7 @@ from sim.core.replay import COUNTERS
 from sim.isolation import Limits, Outcome, Zygote
 from sim.marks import Marks, load_marks
 from sim.policy.language import MAX_SOURCE_BYTES
-from sim.score import LOWEST, REJECTED, Score, score
+from sim.score import LOWEST, REJECTED, Cell, Score, score
 from sim.worker import smoke_cell
 from workloads.panel import load_panel
 
@@ -177,7 +177,7 @@ class Evaluator:
             "rank_among_baselines": feedback.describe_rank(result, self.baselines),
         }
         if advice:
-            artifacts["costliest_evictions"] = self._regrets(source, worst, counts[worst]["evicted_blocks"], cells)
+            artifacts["costliest_evictions"] = self._regrets(source, worst, counts[worst], cells[worst])
         metrics = _metrics(
             counts,
             answer["nodes"],
@@ -187,8 +187,9 @@ class Evaluator:
         )
         return Evaluation(metrics | {"valid": 1.0}, artifacts, "panel", isolation, result, hit_tokens)
 
-    def _regrets(self, source: str, index: int, evictions: int, cells: Sequence[Any]) -> str:
-        request = {"task": "log", "source": source, "cell": index, "evictions": min(evictions, LOGGED_EVICTIONS)}
+    def _regrets(self, source: str, index: int, counts: Mapping[str, int], marked: Cell) -> str:
+        logged = min(counts["evicted_blocks"], LOGGED_EVICTIONS)
+        request = {"task": "log", "source": source, "cell": index, "evictions": logged}
         outcome = self.zygote.call(request, self.limits)
         if outcome.status != "ok":
             return f"not available: {outcome.status} {outcome.detail}"
@@ -197,8 +198,13 @@ class Evaluator:
         evicted_for, block = outcome.arrays.get("request"), outcome.arrays.get("block")
         if not (_indices(evicted_for, trace.n_requests) and _indices(block, trace.n_blocks, evicted_for.shape)):
             return "not available: the log of evictions is malformed"
-        regrets = feedback.costliest_evictions(trace, cell.capacity_blocks, evicted_for, block)
-        return feedback.describe_regrets(regrets, cells[index])
+        judged = feedback.judge_evictions(trace, cell.capacity_blocks, evicted_for, block)
+        regrets = feedback.costliest_evictions(judged, trace.block_tokens)
+        text = feedback.describe_regrets(judged, regrets, marked)
+        if counts["bypassed_blocks"] and logged == counts["evicted_blocks"]:
+            missing = (marked.optimum_hit_tokens - marked.hit_tokens) // trace.block_tokens
+            text += "\n" + feedback.describe_bypasses(judged, missing, counts["bypassed_blocks"])
+        return text
 
 
 @cache

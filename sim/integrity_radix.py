@@ -34,7 +34,7 @@ def check_tree(prepared: Prepared, outcome: Replay, capacity_blocks: int) -> Non
         IntegrityError: If a law is broken.
     """
     _check_counters(prepared, outcome, capacity_blocks)
-    _check_requests(prepared, outcome, capacity_blocks)
+    _check_requests(prepared, outcome, capacity_blocks, False)
     tree = outcome.tree
     assert tree is not None
     nodes, root = tree.nodes, tree.nodes.size - 1

@@ -90,7 +90,7 @@ def average(cache, full, hits, evicted):
 
 
 @kernel(inline=True)
-def _match(state, requests, i, block_tokens):
+def match(state, requests, i, block_tokens):
     """Return (hit blocks, those of them that nothing pins yet); changes nothing."""
     start = requests.offsets[i]
     limit = min(replay.hit_limit(requests, i, block_tokens), requests.offsets[i + 1] - start)
@@ -105,7 +105,8 @@ def _match(state, requests, i, block_tokens):
 
 
 @kernel(inline=True)
-def _touch_hits(state, requests, i, hits, rules, on_hit):
+def touch_hits(state, requests, i, hits, rules, on_hit):
+    """Pin the blocks found, first to last."""
     start = requests.offsets[i]
     for k in range(hits):
         node = st.node_of(state, requests.block_ids[start + k])
@@ -148,7 +149,7 @@ def _decide(state, requests, i, hits, rules, admit, on_evict, counts):
 
 
 @kernel(inline=True)
-def _insert(state, requests, i, hits, held, rules, on_insert, counts):
+def insert(state, requests, i, hits, held, rules, on_insert, counts):
     """Insert the admitted blocks; return the node of a further copy, if one was made."""
     start = requests.offsets[i]
     copy = replay.NONE
@@ -226,24 +227,30 @@ def _finish(state, requests, labels, i, row, hits, rows, rules, hooks, counts):
 
 
 @kernel(inline=True)
-def _admit(state, requests, i, hits, row, rows, rules, hooks, counts):
-    """Handle an admission: touch hits, decide on the rest, make room, insert."""
-    priority, admit, on_hit, on_insert, on_evict = hooks
-    evicted = counts[replay.EVICTED]
-    full = requests.offsets[i + 1] - requests.offsets[i]
-    blocks = replay.prompt_blocks(requests, i, rules.block_tokens)
-    _touch_hits(state, requests, i, hits, rules, on_hit)
-    held = _decide(state, requests, i, hits, rules, admit, on_evict, counts)
-    residency.make_room(state, blocks - hits, rules, priority, on_evict, i, counts)
-    rows.copy[row] = _insert(state, requests, i, hits, held, rules, on_insert, counts)
-    rows.held[row] = held
-    state.n[st.SCRATCH] += blocks - held
+def account(state, full, hits, held, evicted, counts):
+    """Count an admission; `evicted` is the number of evictions before it."""
     counts[replay.HIT] += hits
     counts[replay.LOOKED_UP] += full
     counts[replay.ADMITTED] += held - hits
     counts[replay.BYPASSED] += full - held
     replay.account(counts, state.n[st.SCRATCH])
     average(state.cache[0], full, hits, counts[replay.EVICTED] - evicted)
+
+
+@kernel(inline=True)
+def _admit(state, requests, i, hits, row, rows, rules, hooks, counts):
+    """Handle an admission: touch hits, decide on the rest, make room, insert."""
+    priority, admit, on_hit, on_insert, on_evict = hooks
+    evicted = counts[replay.EVICTED]
+    full = requests.offsets[i + 1] - requests.offsets[i]
+    blocks = replay.prompt_blocks(requests, i, rules.block_tokens)
+    touch_hits(state, requests, i, hits, rules, on_hit)
+    held = _decide(state, requests, i, hits, rules, admit, on_evict, counts)
+    residency.make_room(state, blocks - hits, rules, priority, on_evict, i, counts)
+    rows.copy[row] = insert(state, requests, i, hits, held, rules, on_insert, counts)
+    rows.held[row] = held
+    state.n[st.SCRATCH] += blocks - held
+    account(state, full, hits, held, evicted, counts)
 
 
 @kernel(inline=True)
@@ -315,7 +322,7 @@ def replay_policy(requests, labels, state, rows, running, hooks, rules, server, 
         due_s, hits, waited = now_s, 0, False
         while running.size[0] > 0 or i < n:
             if running.size[0] == 0 or running.finish_s[0] > due_s:
-                hits, unpinned = _match(state, requests, i, rules.block_tokens)
+                hits, unpinned = match(state, requests, i, rules.block_tokens)
                 if running.size[0] < running.finish_s.size and _fits(state, requests, i, hits, unpinned, rules):
                     break
                 waited = True

@@ -48,7 +48,8 @@ def _evictable(state, node, rules):
 
 
 @kernel(inline=True)
-def _current_score(state, node, priority, rules, i, counts):
+def current_score(state, node, priority, rules, i, counts):
+    """Return the score a node has as a candidate now."""
     if rules.scoring == AT_RELEASE:
         return state.touch_score[node]
     return score_of(state, node, priority, i, counts)
@@ -95,21 +96,27 @@ def evict(state, node, rules, on_evict, i, counts):
 
 
 @kernel(inline=True)
+def rescore(state, priority, i, counts):
+    """Score all candidates and put them in order."""
+    for place in range(state.candidates.size[0]):
+        state.candidates.score[place] = score_of(state, state.candidates.node[place], priority, i, counts)
+    heap.order(state.candidates)
+
+
+@kernel(inline=True)
 def make_room(state, need, rules, priority, on_evict, i, counts):
     """Evict lowest scores first until `need` blocks are free; scores are taken once, at the start."""
     spare = state.n[st.CAPACITY] - counts[replay.RESIDENT] - state.n[st.SCRATCH]
     if spare >= need:
         return
     if rules.scoring == AT_EVICTION:
-        for place in range(state.candidates.size[0]):
-            state.candidates.score[place] = score_of(state, state.candidates.node[place], priority, i, counts)
-        heap.order(state.candidates)
+        rescore(state, priority, i, counts)
     while spare < need and state.candidates.size[0] > 0:
         parent = evict(state, state.candidates.node[0], rules, on_evict, i, counts)
         if parent == replay.NONE:
             heap.remove(state.candidates, 0, True)
         else:
-            score = _current_score(state, parent, priority, rules, i, counts)
+            score = current_score(state, parent, priority, rules, i, counts)
             heap.replace_first(state.candidates, parent, score, state.block[parent].released)
         spare += 1
 
@@ -192,5 +199,5 @@ def let_go(state, node, rules, priority, i, counts):
     if rules.scoring == AT_RELEASE:
         state.touch_score[node] = score_of(state, node, priority, i, counts)
     if _evictable(state, node, rules):
-        score = 0.0 if rules.scoring == AT_EVICTION else _current_score(state, node, priority, rules, i, counts)
+        score = 0.0 if rules.scoring == AT_EVICTION else current_score(state, node, priority, rules, i, counts)
         heap.add(state.candidates, node, score, state.block[node].released, rules.scoring != AT_EVICTION)

@@ -54,7 +54,7 @@ def run_policy(
     """
     server, requests = options.server, prepared.requests
     hits, start_s, counts = new_outputs(prepared)
-    rules = _rules(prepared, compiled, options)
+    rules = rules_of(prepared, compiled, options)
     touch = rules.scoring == residency.AT_RELEASE
     copies = min(prepared.exact_multiples, capacity_blocks)
     state = st.new_state(prepared.parents, capacity_blocks, copies, options.ghost_blocks, touch, log_evictions)
@@ -72,7 +72,8 @@ def run_policy(
     return Replay(totals, hits, start_s, state, int(state.n[st.LOGGED]), rules=rules)
 
 
-def _rules(prepared: Prepared, compiled: Compiled, options: Options) -> residency.Rules:
+def rules_of(prepared: Prepared, compiled: Compiled, options: Options) -> residency.Rules:
+    """Return the switches of a replay of a policy."""
     scoring = residency.AT_RELEASE if compiled.policy.scoring == "touch" else residency.AT_EVICTION
     if compiled.policy.timeless and not options.orphans:
         scoring = residency.WHEN_CANDIDATE

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sim.bounds import Bound, ceiling, optimum
     from sim.check import check_policy
     from sim.comparison import Comparison, compare
+    from sim.curves import Sweep
+    from sim.estimate import sampling_error
     from sim.explanation import Explanation, explain
     from sim.integrity import IntegrityError, check_integrity
     from sim.policy.language import PolicyRejected
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sim.registry import load_policy, policies
     from sim.result import Latency, Result
     from sim.simulation import Options, PolicyError, simulate
+    from sim.sweeper import sweep
     from sim.weighted import WeightedBound, weighted_bound
 
 _HOME = {
@@ -34,6 +37,7 @@ _HOME = {
     "PolicyError": "sim.simulation",
     "PolicyRejected": "sim.policy.language",
     "Result": "sim.result",
+    "Sweep": "sim.curves",
     "WeightedBound": "sim.weighted",
     "ceiling": "sim.bounds",
     "check_integrity": "sim.integrity",
@@ -43,7 +47,9 @@ _HOME = {
     "load_policy": "sim.registry",
     "optimum": "sim.bounds",
     "policies": "sim.registry",
+    "sampling_error": "sim.estimate",
     "simulate": "sim.simulation",
+    "sweep": "sim.sweeper",
     "weighted_bound": "sim.weighted",
 }
 
@@ -58,6 +64,7 @@ __all__ = [
     "PolicyError",
     "PolicyRejected",
     "Result",
+    "Sweep",
     "WeightedBound",
     "ceiling",
     "check_integrity",
@@ -67,7 +74,9 @@ __all__ = [
     "load_policy",
     "optimum",
     "policies",
+    "sampling_error",
     "simulate",
+    "sweep",
     "weighted_bound",
 ]
 

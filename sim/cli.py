@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sim import cli_bounds, cli_explain, cli_fidelity
+from sim import cli_bounds, cli_explain, cli_fidelity, cli_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -213,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_run(verbs)
+    cli_sweep.add(verbs)
     verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
     verb.add_argument("file", type=Path)
     _panel_arguments(verb, "train", ("train", "validation"))

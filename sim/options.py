@@ -40,6 +40,9 @@ class Options:
         prefill_tokens_per_s: Rate of the server.
         decode_s_per_token: Time per generated token.
         max_running: Most requests at a time in overlap mode.
+        eviction_sample: Score so many random candidates per eviction instead of all, as Redis does (its default is 5);
+            0: all, exact. User policies of "vllm>=0.23" only.
+        eviction_seed: Of those draws.
         clock_origin: Where the clocks shown to the policy begin; a policy must not care.
     """
 
@@ -52,6 +55,8 @@ class Options:
     decode_s_per_token: float = 0.02
     max_running: int = 256
     clock_origin: int = 0
+    eviction_sample: int = 0
+    eviction_seed: int = 0
 
     def __post_init__(self) -> None:
         engines.check_name(self.engine)
@@ -61,6 +66,8 @@ class Options:
             raise ValueError("prefill_tokens_per_s must be positive and decode_s_per_token not negative")
         if self.max_running < 1 or self.ghost_blocks < 0 or not 0 <= self.clock_origin < 2**40:
             raise ValueError("max_running must be >= 1, ghost_blocks >= 0 and clock_origin within 0..2**40")
+        if self.eviction_sample < 0 or not 0 <= self.eviction_seed < 2**63:
+            raise ValueError("eviction_sample must be >= 0 and eviction_seed within 0..2**63 - 1")
 
     @property
     def server(self) -> replay.Server:

@@ -63,6 +63,8 @@ def simulate(
         outcome = engine.run_zoo(prepared, capacity_blocks, chosen, name)
     elif engine.run_user is None:
         raise ValueError(f"engine {engine.name!r} runs its own policies only: {', '.join(engine.policies)}")
+    elif chosen.eviction_sample and engine.name != engines.VLLM[0]:
+        raise ValueError(f"engine {engine.name!r} does not sample evictions; leave eviction_sample out")
     else:
         compiled = policy if isinstance(policy, Compiled) else compile_policy(load_policy(policy))
         name = compiled.policy.name

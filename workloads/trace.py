@@ -18,14 +18,13 @@ from math import fsum
 import numpy as np
 import numpy.typing as npt
 
-from workloads import chains, combine, npz, validation
-from workloads.columns import F64, I32, I64, Bool, frozen
+from workloads import chains, combine, npz, sampling, validation
+from workloads.columns import F64, I32, I64, frozen
 from workloads.errors import TraceError
 
 __all__ = ["OPTIONAL_COLUMNS", "Trace", "TraceError"]
 
 OPTIONAL_COLUMNS = ("session", "turn", "tenant", "request_type", "priority")
-TRUNK_SHARE = 0.01  # `sample` without sessions: a block used by more than this share of the requests is common trunk
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,7 +216,7 @@ class Trace:
                 f"slice({start}, {stop}) of {self.n_requests} requests: expected 0 <= start < stop <= {self.n_requests}"
             )
         rows = np.arange(start, stop, dtype=np.int64)
-        return self._take(rows, name or f"{self.name}[{start}:{stop}]", f"requests {start} to {stop - 1}")
+        return self.take(rows, name or f"{self.name}[{start}:{stop}]", f"requests {start} to {stop - 1}")
 
     def split_time(self, fractions: Sequence[float]) -> list[Trace]:
         """Cut into consecutive parts by time.
@@ -259,12 +258,12 @@ class Trace:
         """
         if not 0 < fraction <= 1:
             raise TraceError(f"sample: fraction {fraction}: expected 0 < fraction <= 1")
-        labels, group = np.unique(self._groups(), return_inverse=True)
+        labels, group = np.unique(sampling.groups(self), return_inverse=True)
         kept = np.zeros(len(labels), np.bool_)
         chosen = np.random.default_rng(seed).permutation(len(labels))[: max(1, round(fraction * len(labels)))]
         kept[chosen] = True
         rows = np.flatnonzero(kept[group])
-        return self._take(rows, f"{self.name}[sample {fraction:g}/{seed}]", f"sample {fraction:g} seed {seed}")
+        return self.take(rows, f"{self.name}[sample {fraction:g}/{seed}]", f"sample {fraction:g} seed {seed}")
 
     def sample_sessions(self, fraction: float, seed: int) -> Trace:
         """As :meth:`sample`, but refuse a trace without a session column."""
@@ -272,24 +271,14 @@ class Trace:
             raise TraceError(f"{self.name}: no session column; fix: use sample(), which groups by prefix family")
         return self.sample(fraction, seed)
 
-    def _groups(self) -> I64:
-        """int64[n] group label per request, see :meth:`sample`."""
-        uses = np.bincount(self.block_ids, minlength=self.n_blocks)
-        trunk: Bool = uses[self.block_ids] > max(1.0, TRUNK_SHARE * self.n_requests)
-        depth = np.concatenate(([0], np.cumsum(trunk)))  # use counts only fall along a path: the trunk is a prefix
-        leaf = self.offsets[:-1] + depth[self.offsets[1:]] - depth[self.offsets[:-1]]
-        has_own = leaf < self.offsets[1:]
-        family = np.full(self.n_requests, -1, np.int64)
-        family[has_own] = self.block_ids[leaf[has_own]]
-        alone = np.flatnonzero(~has_own)
-        family[alone] = self.n_blocks + alone  # nothing but trunk: a group of its own
-        if self.session is None:
-            return family
-        known = self.session >= 0
-        return np.where(known, self.session.astype(np.int64), np.int64(2**40) + family)
+    def take(self, rows: I64, name: str, step: str) -> Trace:
+        """Return the given rows (ascending) as a trace; cutting cannot break what :meth:`build` checked.
 
-    def _take(self, rows: I64, name: str, step: str) -> Trace:
-        """Return the given rows (ascending) as a trace; cutting cannot break what :meth:`build` checked."""
+        Args:
+            rows: int64[m] request indices.
+            name: Name of the result.
+            step: What was done, for the provenance.
+        """
         offsets, ids = chains.take_rows(self.offsets, self.block_ids, rows)
         columns: dict[str, I32 | I64 | F64] = {
             key: column[rows] for key, column in self.columns().items() if key not in ("offsets", "block_ids")

@@ -3,7 +3,8 @@
 While request r runs its ceil(n / block_tokens) blocks are occupied; between two uses a block may be kept, which
 yields one hit. Whenever too many are kept, the one whose next use lies farthest is dropped (Belady, for unit blocks
 optimal as interval packing); of one chain the deepest goes first, so at a use the whole prefix is there. Occurrences
-beyond the last-token limit are no uses: until then a block need not be kept, even if one that continues it is.
+beyond the last-token limit, or in requests that are not counted, are no uses: until then a block need not be kept,
+even if one that continues it is.
 Knows the future; no policy process may import its results.
 """
 
@@ -36,9 +37,11 @@ class Kept(NamedTuple):
     parents: npt.NDArray[np.uint32]
     last: npt.NDArray[np.int64]
     """Scratch: position of the next use while walking backwards."""
+    first_counted: int
+    """Hits of requests before this one are worth nothing: they warm the cache up."""
 
 
-def new_kept(n_refs: int, parents: npt.NDArray[np.int32], capacity: int) -> Kept:
+def new_kept(n_refs: int, parents: npt.NDArray[np.int32], capacity: int, first_counted: int = 0) -> Kept:
     """Return an empty `Kept`; `parents` is -1 for the first block of a prompt."""
     n_ids = parents.size
     return Kept(
@@ -48,6 +51,7 @@ def new_kept(n_refs: int, parents: npt.NDArray[np.int32], capacity: int) -> Kept
         heap.new_heap(n_ids, min(capacity, n_ids) + 1),
         replay.frozen(parents.view(np.uint32), np.uint32),
         np.full(n_ids, NEVER, np.int64),
+        first_counted,
     )
 
 
@@ -57,7 +61,7 @@ def _find_next_uses(requests, keep, block_tokens, capacity):
         if replay.prompt_blocks(requests, i, block_tokens) > capacity:
             continue
         start, stop = requests.offsets[i], requests.offsets[i + 1]
-        limit = replay.hit_limit(requests, i, block_tokens)
+        limit = replay.hit_limit(requests, i, block_tokens) if i >= keep.first_counted else 0
         for k in range(stop - start - 1, -1, -1):
             block = requests.block_ids[start + k]
             keep.next_use[start + k] = keep.last[block]

@@ -29,6 +29,9 @@ class Rules(NamedTuple):
     has_on_hit: bool
     has_on_insert: bool
     has_on_evict: bool
+    eviction_sample: int = 0
+    """Candidates drawn per eviction; 0: all."""
+    eviction_seed: int = 0
 
 
 @kernel(inline=True)
@@ -104,10 +107,47 @@ def rescore(state, priority, i, counts):
 
 
 @kernel(inline=True)
+def _draw(state, seed):
+    """Return the next random number of a replay (SplitMix64, Steele et al., OOPSLA 2014)."""
+    state.n[st.DRAWS] += 1
+    mixed = np.uint64(seed) + np.uint64(state.n[st.DRAWS]) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@kernel()
+def _make_room_sampled(state, spare, need, rules, priority, on_evict, i, counts):
+    """Evict the lowest score of a few candidates, drawn with replacement, until `need` blocks are free.
+
+    Places of the heap are drawn, in order or not: each candidate has one.
+    """
+    ordered = rules.scoring != AT_EVICTION
+    while spare < need and state.candidates.size[0] > 0:
+        node, least, tie = replay.NONE, np.inf, np.inf
+        for _ in range(rules.eviction_sample):
+            place = _draw(state, rules.eviction_seed) % np.uint64(state.candidates.size[0])
+            drawn = state.candidates.node[place]
+            score = state.candidates.score[place] if ordered else score_of(state, drawn, priority, i, counts)
+            released = state.candidates.tie[place]
+            if node == replay.NONE or score < least or (score == least and released < tie):
+                node, least, tie = drawn, score, released
+        parent = evict(state, node, rules, on_evict, i, counts)
+        heap.remove(state.candidates, state.candidates.place_of[node], ordered)
+        if parent != replay.NONE:
+            score = current_score(state, parent, priority, rules, i, counts) if ordered else 0.0
+            heap.add(state.candidates, parent, score, state.block[parent].released, ordered)
+        spare += 1
+
+
+@kernel(inline=True)
 def make_room(state, need, rules, priority, on_evict, i, counts):
     """Evict lowest scores first until `need` blocks are free; scores are taken once, at the start."""
     spare = state.n[st.CAPACITY] - counts[replay.RESIDENT] - state.n[st.SCRATCH]
     if spare >= need:
+        return
+    if rules.eviction_sample > 0:
+        _make_room_sampled(state, spare, need, rules, priority, on_evict, i, counts)
         return
     if rules.scoring == AT_EVICTION:
         rescore(state, priority, i, counts)

@@ -19,9 +19,9 @@ from sim.core.heap import Heap, new_heap
 ABSENT, GHOST, RESIDENT, COPY_ONLY = range(4)
 """State of an id: unknown; remembered, not resident; resident; resident only as a further copy."""
 
-SCALARS = ("ghosts", "spares", "pinned", "scratch", "capacity", "ghost_limit", "broken", "logged")
+SCALARS = ("ghosts", "spares", "pinned", "scratch", "capacity", "ghost_limit", "broken", "logged", "draws")
 """Order of `State.n`. `broken` is 1 + the request at which a priority was not finite; 0 while all is well."""
-GHOSTS, SPARES, PINNED, SCRATCH, CAPACITY, GHOST_LIMIT, BROKEN, LOGGED = range(len(SCALARS))
+GHOSTS, SPARES, PINNED, SCRATCH, CAPACITY, GHOST_LIMIT, BROKEN, LOGGED, DRAWS = range(len(SCALARS))
 
 
 class State(NamedTuple):

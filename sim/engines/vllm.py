@@ -78,7 +78,8 @@ def rules_of(prepared: Prepared, compiled: Compiled, options: Options) -> reside
     if compiled.policy.timeless and not options.orphans:
         scoring = residency.WHEN_CANDIDATE
     defined = (name in compiled.defined for name in ("admit", "on_hit", "on_insert", "on_evict"))
-    return residency.Rules(prepared.block_tokens, scoring, options.orphans, *defined)
+    rules = residency.Rules(prepared.block_tokens, scoring, options.orphans, *defined)
+    return rules._replace(eviction_sample=options.eviction_sample, eviction_seed=options.eviction_seed)
 
 
 def _native(

@@ -1,0 +1,236 @@
+"""Hit rate against cache size: policies, the offline optimum and the infinite cache, at many capacities of one trace.
+
+Knows what is replayed and what of it counts; must not know how results are drawn or where they are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim import engines, executor
+from sim.bounds import ceiling, optimum
+from sim.capacities import Capacities, first_counted, parse_capacities
+from sim.core import compiled
+from sim.curves import LRU_FLAT, OPTIMUM, Point, Sweep
+from sim.lru_curve import lru_curve
+from sim.options import Options
+from sim.policy.compiler import Compiled, compile_policy
+from sim.policy.program import Policy
+from sim.registry import load_policy
+from sim.simulation import NATIVE, simulate
+from workloads.sampling import spatial_sample
+from workloads.trace import Trace
+
+__all__ = ["LRU_FLAT", "OPTIMUM", "Progress", "SweepStopped", "sweep"]
+
+BATCH = 8
+"""Jobs per worker between two looks at what is done: what a stop can lose."""
+
+
+class SweepStopped(KeyboardInterrupt):
+    """A sweep was interrupted; `sweep` holds what was done."""
+
+    def __init__(self, done: Sweep) -> None:
+        super().__init__("sweep interrupted")
+        self.sweep = done
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is. Replays differ in speed: `eta_s` assumes that those to come are like those done."""
+
+    done: int
+    total: int
+    refs_per_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One replay."""
+
+    label: str
+    capacity_blocks: int
+    replayed_blocks: int
+    """Size of the cache that is simulated: smaller than `capacity_blocks` if the trace is a sample."""
+    source: str | None
+    """Of a user policy; None for the engine's own policies and the optimum."""
+    first: int
+    options: tuple[tuple[str, Any], ...]
+
+
+def sweep(
+    trace: Trace,
+    policies: Sequence[str | Path | Policy] = (),
+    capacities: Capacities = "0.5%..50%",
+    *,
+    points: int = 12,
+    warmup: int | float | str = 0,
+    sample: float = 1.0,
+    seed: int = 0,
+    executor: str = "serial",
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    done: Sweep | None = None,
+    keep: Callable[[Sweep], None] | None = None,
+    **options: Any,
+) -> Sweep:
+    """Replay a trace at many capacities.
+
+    Args:
+        trace: What to replay.
+        policies: As for `sim.simulate`, and "lru-flat", LRU over independent blocks, all capacities in one pass. The
+            engine's own default policy and the offline optimum are always there.
+        capacities: "0.5%..50%", "1%,2%,5000", or a sequence of sizes.
+        points: How many sizes a range becomes.
+        warmup: Requests replayed but not counted, see `sim.capacities.first_counted`.
+        sample: Share of the request groups to replay, the caches shrunk along, see `workloads.sampling`.
+        seed: Of the sample.
+        executor: See `sim.executor.run`.
+        workers: See `sim.executor.run`.
+        progress: Called as replays finish.
+        done: What an earlier, equal sweep found; not replayed again.
+        keep: Called with all that is done as replays finish.
+        options: Fields of `Options`, and parameters of the engine.
+
+    Raises:
+        ValueError: If an argument makes no sense, or `done` is of another trace or other settings.
+        PolicyRejected: If a policy breaks the contract.
+        PolicyError: If a priority is not finite.
+        SweepStopped: On Ctrl-C, with what was done.
+    """
+    drawn = spatial_sample(trace, sample, seed) if sample != 1 else None
+    replayed, shrink = (trace, int) if drawn is None else (drawn.trace, drawn.capacity)
+    first = first_counted(replayed, warmup)
+    sizes = parse_capacities(capacities, points, trace.n_blocks)
+    labels = _labels(policies, str(options.get("engine", Options.engine)))
+    found = _empty(trace, replayed, labels, sizes, first, _settings(options, warmup, sample, seed))
+    if done:
+        found = found.take_over(done)
+    if LRU_FLAT in labels:
+        curve = lru_curve(replayed, first)
+        flat = [Point(LRU_FLAT, c, shrink(c), curve.hit_blocks(shrink(c)) * replayed.block_tokens) for c in sizes]
+        found = found.with_points(flat)
+    jobs = [
+        Job(label, size, shrink(size), policy.source if policy else None, first, tuple(options.items()))
+        for size in reversed(sizes)
+        for label, policy in labels.items()
+        if (label, size) not in found.points
+    ]
+    return _work(replayed, jobs, found, executor, workers, progress, keep)
+
+
+def _settings(options: dict[str, Any], warmup: int | float | str, sample: float, seed: int) -> dict[str, Any]:
+    """Return what points depend on beside trace, policy and capacity."""
+    kernels = compiled.sources_digest(*(f"sim.core.{path.stem}" for path in sorted(compiled.ROOT.glob("*.py"))))
+    drawn = {} if sample == 1 else {"sample": sample, "seed": seed}
+    return {**options, **drawn, "warmup": str(warmup), "kernels": kernels}
+
+
+def _empty(
+    trace: Trace,
+    replayed: Trace,
+    labels: dict[str, Policy | None],
+    sizes: tuple[int, ...],
+    first: int,
+    settings: dict[str, Any],
+) -> Sweep:
+    bound = ceiling(replayed, first)
+    return Sweep(
+        trace=trace.name,
+        fingerprint=trace.fingerprint,
+        n_blocks=trace.n_blocks,
+        settings=settings,
+        policies={label: _digest(policy) for label, policy in labels.items()},
+        counted_requests=replayed.n_requests - first,
+        counted_tokens=bound.prompt_tokens,
+        ceiling_tokens=bound.hit_tokens,
+        capacities=sizes,
+    )
+
+
+def _digest(policy: Policy | None) -> str:
+    return hashlib.sha256(policy.source.encode()).hexdigest() if policy else ""
+
+
+def _labels(policies: Sequence[str | Path | Policy], engine: str) -> dict[str, Policy | None]:
+    """Return user policies by label, None for those that need no compilation; native first, the optimum last."""
+    own = engines.find(engine)[0].policies
+    labels: dict[str, Policy | None] = {own[0]: None}
+    for given in policies:
+        if given in (NATIVE, OPTIMUM):
+            continue
+        if isinstance(given, str) and given in (*own, LRU_FLAT):
+            labels[given] = None
+            continue
+        policy = load_policy(given)
+        label = policy.name
+        if label in labels and labels[label] is not policy:
+            label = f"{label}@{_digest(policy)[:6]}"
+        labels[label] = policy
+    labels[OPTIMUM] = None
+    return labels
+
+
+def _work(
+    trace: Trace,
+    jobs: Sequence[Job],
+    found: Sweep,
+    kind: str,
+    workers: int | None,
+    progress: Callable[[Progress], None] | None,
+    keep: Callable[[Sweep], None] | None,
+) -> Sweep:
+    """Run the jobs, a batch at a time, and note what is done after each."""
+    size = 1 if kind == "serial" else BATCH * (workers or os.cpu_count() or 1)
+    began = time.monotonic()
+
+    def note(before: int, count: int, _: int) -> None:
+        count += before
+        elapsed_s = max(time.monotonic() - began, 1e-9)
+        if progress and count:
+            left_s = elapsed_s / count * (len(jobs) - count)
+            progress(Progress(count, len(jobs), count * trace.n_refs / elapsed_s, left_s))
+
+    try:
+        for start in range(0, len(jobs), size):
+            batch = [("trace", job) for job in jobs[start : start + size]]
+            step = partial(note, start)
+            found = found.with_points(executor.run(replay_job, {"trace": trace}, batch, kind, workers, step))
+            if keep:
+                keep(found)
+    except KeyboardInterrupt:
+        raise SweepStopped(found) from None
+    return found
+
+
+def replay_job(trace: Trace, job: Job) -> Point:
+    """Replay one job."""
+    if job.label == OPTIMUM:
+        best = optimum(trace, job.replayed_blocks, job.first)
+        return Point(OPTIMUM, job.capacity_blocks, job.replayed_blocks, best.hit_tokens)
+    policy: str | Compiled = job.label if job.source is None else _compiled(job.source, job.label)
+    result = simulate(trace, policy, job.replayed_blocks, **dict(job.options))
+    hits = result.hit_blocks_per_request[job.first :]
+    return Point(
+        job.label,
+        job.capacity_blocks,
+        job.replayed_blocks,
+        int(np.maximum(hits, 0).sum(dtype=np.int64)) * trace.block_tokens,
+        result.peak_used_blocks,
+        int(np.count_nonzero(hits < 0)),
+    )
+
+
+@cache
+def _compiled(source: str, name: str) -> Compiled:
+    return compile_policy(Policy.from_source(source, name))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sim.registry import load_policy, policies
     from sim.result import Latency, Result
     from sim.simulation import Options, PolicyError, simulate
+    from sim.streaming import stream
     from sim.sweeper import sweep
     from sim.weighted import WeightedBound, weighted_bound
 
@@ -49,6 +50,7 @@ _HOME = {
     "policies": "sim.registry",
     "sampling_error": "sim.estimate",
     "simulate": "sim.simulation",
+    "stream": "sim.streaming",
     "sweep": "sim.sweeper",
     "weighted_bound": "sim.weighted",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "policies",
     "sampling_error",
     "simulate",
+    "stream",
     "sweep",
     "weighted_bound",
 ]

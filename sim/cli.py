@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sim import cli_bounds, cli_explain, cli_fidelity, cli_sweep
+from sim import cli_bounds, cli_explain, cli_fidelity, cli_stream, cli_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -181,10 +181,13 @@ def _trace_info(options: argparse.Namespace) -> int:
 
 
 def _trace_convert(options: argparse.Namespace) -> int:
-    from workloads import load
+    from workloads import load, parquet
 
     trace = load(options.trace)
-    trace.save(options.output)
+    if options.output.suffix == ".parquet":
+        parquet.write(trace, options.output)
+    else:
+        trace.save(options.output)
     _say(f"{options.output}: {trace!r}")
     return 0
 
@@ -214,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_run(verbs)
     cli_sweep.add(verbs)
+    cli_stream.add(verbs)
     verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
     verb.add_argument("file", type=Path)
     _panel_arguments(verb, "train", ("train", "validation"))
@@ -236,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = trace.add_subparsers(required=True, metavar="ACTION")
     verb = _add(kinds, "info", _trace_info, "describe a trace")
     verb.add_argument("trace")
-    verb = _add(kinds, "convert", _trace_convert, "save a trace as .npz")
+    verb = _add(kinds, "convert", _trace_convert, "save a trace as .npz or .parquet")
     verb.add_argument("trace")
     verb.add_argument("output", type=Path)
     verb = _add(kinds, "fetch", _trace_fetch, "download public traces into the user cache, checksums verified")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import fields
-from sim.core.engine import TICKS_PER_S
+from sim.core.view import TICKS_PER_S
 from sim.groups import Bools, Group, auc, by_label, by_size
 from sim.shadow import Foreknowledge, Shadowed
 from workloads.trace import Trace

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core.continuation import find_continuations
-from sim.core.engine import Labels
 from sim.core.replay import Requests, frozen
+from sim.core.view import Labels
 from workloads.trace import Trace
 
 DECODE = ("none", "private", "infer")

@@ -99,7 +99,7 @@ def replay_shadowed(
     prepared, capacity = prepare(trace), known.best.capacity_blocks
     n_ids = prepared.parents.size
     copies = min(prepared.exact_multiples, capacity)
-    rules = rules_of(prepared, compiled, options)
+    rules = rules_of(prepared.block_tokens, compiled, options)
     if oracle_eviction:
         rules = rules._replace(scoring=residency.AT_EVICTION)
     touch = rules.scoring == residency.AT_RELEASE

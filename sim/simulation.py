@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from sim import engines, zoo
 from sim.engines.vllm import run_engine, run_policy
@@ -26,6 +27,25 @@ __all__ = ["Options", "PolicyError", "Replay", "parse_capacity", "run_engine", "
 
 NATIVE = "native"
 """The engine's own default policy."""
+
+
+class Replayed(Protocol):
+    """What a result says about the requests: a `Trace`, or the columns of one that was never in memory as a whole."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def block_tokens(self) -> int: ...
+    @property
+    def n_requests(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def arrival_s(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def input_tokens(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def output_tokens(self) -> npt.NDArray[np.int32]: ...
 
 
 def simulate(
@@ -52,24 +72,26 @@ def simulate(
         PolicyRejected: If the policy breaks the contract.
         PolicyError: If a priority is not finite.
     """
-    chosen, engine, parameters = _configure(options)
+    chosen, engine, parameters = configure(options)
     capacity_blocks = parse_capacity(capacity, trace.n_blocks)
+    own = isinstance(policy, str) and policy in (NATIVE, *engine.policies)
+    classic = None if own or engine.run_zoo is None else _zoo_name(policy)
+    if chosen.eviction_sample and (own or classic or engine.name != engines.VLLM[0]):
+        raise ValueError(f"eviction_sample is for user policies of engine {engines.VLLM[0]!r}; leave it out here")
     prepared = prepare(trace, chosen.decode)
-    if isinstance(policy, str) and policy in (NATIVE, *engine.policies):
-        name = engine.policies[0] if policy == NATIVE else policy
+    if own:
+        name = engine.policies[0] if policy == NATIVE else str(policy)
         outcome = engine.run(prepared, capacity_blocks, chosen, name, parameters)
-    elif engine.run_zoo is not None and (classic := _zoo_name(policy)):
+    elif classic and engine.run_zoo:
         name = classic
         outcome = engine.run_zoo(prepared, capacity_blocks, chosen, name)
     elif engine.run_user is None:
         raise ValueError(f"engine {engine.name!r} runs its own policies only: {', '.join(engine.policies)}")
-    elif chosen.eviction_sample and engine.name != engines.VLLM[0]:
-        raise ValueError(f"engine {engine.name!r} does not sample evictions; leave eviction_sample out")
     else:
         compiled = policy if isinstance(policy, Compiled) else compile_policy(load_policy(policy))
         name = compiled.policy.name
         outcome = engine.run_user(prepared, compiled, capacity_blocks, chosen, parameters)
-    return _result(trace, name, chosen, capacity_blocks, outcome)
+    return result_of(trace, name, chosen, capacity_blocks, outcome)
 
 
 def _zoo_name(policy: str | Path | Policy | Compiled) -> str | None:
@@ -80,7 +102,7 @@ def _zoo_name(policy: str | Path | Policy | Compiled) -> str | None:
     return None if taken else zoo.find(policy)
 
 
-def _configure(options: dict[str, Any]) -> tuple[Options, engines.Engine, Any]:
+def configure(options: dict[str, Any]) -> tuple[Options, engines.Engine, Any]:
     """Split keyword arguments into options and the engine's parameters."""
     known = [field.name for field in dataclasses.fields(Options)]
     chosen = Options(**{key: value for key, value in options.items() if key in known})
@@ -91,11 +113,11 @@ def _configure(options: dict[str, Any]) -> tuple[Options, engines.Engine, Any]:
         raise ValueError(f"{error}; options of every engine: {', '.join(known)}") from None
 
 
-def parse_capacity(capacity: int | float | str, n_blocks: int) -> int:
+def parse_capacity(capacity: int | float | str, n_blocks: int | None) -> int:
     """Return blocks for 4096, "4096", 0.05 or "5%".
 
     Raises:
-        ValueError: If it is neither a positive number of blocks nor a share in (0, 1).
+        ValueError: If it is neither a positive number of blocks nor a share in (0, 1), or a share of an unknown number.
     """
     share = math.nan
     try:
@@ -109,10 +131,13 @@ def parse_capacity(capacity: int | float | str, n_blocks: int) -> int:
         pass
     if not 0.0 < share <= 1.0:
         raise ValueError(f"capacity {capacity!r}: give blocks (4096) or a share of the distinct blocks (0.05 or '5%')")
+    if n_blocks is None:
+        raise ValueError(f"capacity {capacity!r}: the number of distinct blocks is not known here; give blocks (4096)")
     return max(1, int(share * n_blocks))
 
 
-def _result(trace: Trace, policy: str, options: Options, capacity_blocks: int, outcome: Replay) -> Result:
+def result_of(trace: Replayed, policy: str, options: Options, capacity_blocks: int, outcome: Replay) -> Result:
+    """Return what a user sees of a replay."""
     counts = outcome.counts
     hit_tokens = counts["hit_blocks"] * trace.block_tokens
     served = outcome.hits >= 0

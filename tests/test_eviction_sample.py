@@ -68,7 +68,6 @@ def test_what_cannot_sample_says_so():
     trace = load("synthetic:chat?seed=3&requests=50")
     with pytest.raises(ValueError, match="eviction_sample must be"):
         simulate(trace, "lru", "5%", eviction_sample=-1)
-    native = simulate(trace, "vllm", 200, eviction_sample=5)
-    assert native.hit_blocks == simulate(trace, "vllm", 200).hit_blocks
-    with pytest.raises(ValueError, match="runs its own policies only"):
-        simulate(trace, "lru", 200, engine=VLLM[1], eviction_sample=5)
+    for policy, engine in (("vllm", VLLM[0]), ("zoo:arc", VLLM[0]), ("lru", "sglang"), ("slru", "sglang")):
+        with pytest.raises(ValueError, match="eviction_sample is for user policies"):
+            simulate(trace, policy, 200, engine=engine, eviction_sample=5)

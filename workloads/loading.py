@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workloads import locate, synthetic
+from workloads import locate, parquet, synthetic
 from workloads.errors import TraceError, unknown_name
 from workloads.materialise import materialise
 from workloads.readers import kvsess1, kvt1, mooncake
@@ -35,6 +35,7 @@ def load(spec: str) -> Trace:
             - ``mooncake:PATH?block_tokens=512``, ``kvt1:PATH?repair=clip_input``,
               ``kvsess1:PATH?window_s=14400&max_gap_s=300&shared_prefix=1&block_tokens=512&seed=0``;
             - ``synthetic:chat?seed=1&requests=2000``;
+            - ``parquet:PATH`` (``?block_tokens=64`` if the file does not say);
             - ``FILE.npz`` or any other path: the format is told from the contents, options as above.
 
     Returns:
@@ -69,13 +70,15 @@ def known_traces() -> dict[str, bool]:
 
 
 def sniff(path: Path) -> str:
-    """Tell the kind of a trace file from its contents: ``npz``, ``mooncake``, ``kvt1`` or ``kvsess1``.
+    """Tell the kind of a trace file from its contents: ``npz``, ``parquet``, ``mooncake``, ``kvt1`` or ``kvsess1``.
 
     Raises:
         TraceError: unreadable, or none of these.
     """
     if zipfile.is_zipfile(path) or path.suffix == ".npz":
         return "npz"
+    if path.suffix == ".parquet" or _starts_with(path, b"PAR1"):
+        return "parquet"
     first = next(JsonLines(path).records(), None)
     if first is not None:
         if first.get("format") in ("kvt1", "kvsess1"):
@@ -86,6 +89,11 @@ def sniff(path: Path) -> str:
         f"{path}: not a known trace format - fix: known are {', '.join(_READERS)}; write the kind before the path,"
         " for example mooncake:PATH"
     )
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(len(magic)) == magic
 
 
 def _split(spec: str) -> tuple[str, Options]:
@@ -183,4 +191,5 @@ _READERS: dict[str, Callable[[Path, Options], Trace]] = {
     "kvt1": _read_flat(kvt1, "kvt1"),
     "kvsess1": _read_sessions,
     "npz": _read_npz,
+    "parquet": _read_flat(parquet, "parquet"),
 }

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from workloads import chains, runs
+from workloads.batch import BATCH_REFS, Batch
 from workloads.columns import F64, I32, I64
 from workloads.errors import TraceError
 from workloads.sessions import SessionSet
@@ -78,6 +82,48 @@ def materialise(
         provenance={**sessions.provenance, "materialisation": options},
         **_request_columns(sessions, order),
     )
+
+
+def materialise_batches(
+    sessions: SessionSet,
+    window_s: float | None,
+    max_gap_s: float | None = None,
+    think_s: float | None = None,
+    seed: int = 0,
+    block_tokens: int | None = None,
+    use_recorded_starts: bool = False,
+    batch_refs: int = BATCH_REFS,
+) -> Iterator[Batch]:
+    """Lay sessions on one clock and yield their requests in order, a batch of ids written out at a time.
+
+    The same requests as :func:`materialise` makes, for sessions that are too many to write out as a whole. Ids are
+    distinct between sessions, but not dense; prefixes are not shared, which would need all ids at once.
+
+    Args:
+        sessions: The recorded sessions.
+        window_s: As for :func:`materialise`, like all up to ``use_recorded_starts``.
+        max_gap_s: Longest gap kept.
+        think_s: Median think time.
+        seed: Seed of starts and think times.
+        block_tokens: Size of the blocks written.
+        use_recorded_starts: Start sessions at their ``abs_start_ms`` instead.
+        batch_refs: About how many block references a batch has.
+
+    Raises:
+        TraceError: an argument that does not fit the set.
+    """
+    factor = _coarsening(sessions, block_tokens)
+    _check_times(sessions, window_s, max_gap_s, think_s, use_recorded_starts)
+    arrival_ms = _arrivals_ms(sessions, window_s, max_gap_s, think_s, seed, use_recorded_starts)
+    order = np.argsort(arrival_ms, kind="stable")
+    columns = _request_columns(sessions, order)
+    refs = np.cumsum(columns["input_tokens"] // (sessions.block_tokens * factor), dtype=np.int64)
+    cuts = np.searchsorted(refs, np.arange(batch_refs, int(refs[-1]) + batch_refs, batch_refs)) + 1
+    for start, stop in pairwise(np.unique([0, *np.minimum(cuts, len(order))]).tolist()):
+        offsets, ids = _block_ids(sessions, order[start:stop], factor)
+        part: dict[str, Any] = {name: column[start:stop] for name, column in columns.items()}
+        arrival_s = arrival_ms[order[start:stop]] / 1000.0
+        yield Batch(offsets=offsets, block_ids=ids.view(np.uint64), arrival_s=arrival_s, **part)
 
 
 def _request_columns(sessions: SessionSet, order: I64) -> dict[str, I32 | I64]:

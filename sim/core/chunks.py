@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from sim.core import engine, heap, replay, residency
+from sim.core import engine, heap, replay, residency, view
 from sim.core import state as st
 from sim.core.compiled import kernel
 from sim.core.residency import AT_EVICTION, AT_RELEASE
@@ -211,7 +211,7 @@ def _signature() -> Any:
     state = st.new_state(np.zeros(1, np.int32), 1, 0, 1, False)
     values = (
         replay.sample_requests(),
-        engine.sample_labels(),
+        view.sample_labels(),
         replay.frozen(np.zeros(0), np.int32),
         state,
         new_marks(1),
@@ -228,7 +228,7 @@ def replay_chunks(requests, labels, gpu_hits, state, marks, hooks, rules, atomic
 
     Args:
         requests: `replay.Requests`; a block is a chunk.
-        labels: `engine.Labels`.
+        labels: `view.Labels`.
         gpu_hits: int32 (n,), leading blocks found in the compute pool in front, -1 for requests it cannot run.
         state: `state.new_state(parents, capacity, copies=0, ...)`; holds the final state afterwards.
         marks: `new_marks(n_ids)`.
@@ -252,8 +252,8 @@ def replay_chunks(requests, labels, gpu_hits, state, marks, hooks, rules, atomic
         found = _found(state, requests, i, gpu_hits[i], limit if atomic else full)
         hits = min(found, limit)
         cache.now += 1.0
-        engine.observe(state, requests.arrival_s[i], origin, counts)
-        engine.present(state, requests, labels, i, hits)
+        view.observe(state.cache[0], requests.arrival_s[i], origin, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
+        view.present(state.request[0], requests, labels, i, hits)
         if atomic:
             stored = _all_or_nothing(state, marks, requests, i, gpu_hits[i], found, rules, hooks, counts)
         else:
@@ -265,5 +265,5 @@ def replay_chunks(requests, labels, gpu_hits, state, marks, hooks, rules, atomic
         counts[replay.ADMITTED] += stored
         counts[replay.BYPASSED] += full - hits - stored
         replay.account(counts, 0)
-        engine.average(cache, full, hits, counts[replay.EVICTED] - evicted)
+        view.average(cache, full, hits, counts[replay.EVICTED] - evicted)
         hits_out[i], start_out[i] = hits, requests.arrival_s[i]

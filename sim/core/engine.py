@@ -13,16 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from sim.core import fields, heap, replay, residency
+from sim.core import fields, heap, replay, residency, view
 from sim.core import state as st
 from sim.core.compiled import kernel
 from sim.core.residency import AT_EVICTION, Rules
-
-AVERAGE = 1.0 / 64.0
-"""Weight of the newest request in the moving averages of the `cache` record."""
-
-TICKS_PER_S = 1024.0
-"""Policies see time in 1/1024 s, so that a shifted clock leaves every difference exact."""
 
 
 class Rows(NamedTuple):
@@ -48,45 +42,11 @@ def new_rows(n_requests: int, max_running: int) -> Rows:
     )
 
 
-class Labels(NamedTuple):
-    """Optional columns of the trace, each of shape (n,) or empty if unknown."""
-
-    turn: npt.NDArray[np.int32]
-    tenant: npt.NDArray[np.int32]
-    type: npt.NDArray[np.int32]
-    priority: npt.NDArray[np.int32]
-
-
-@kernel(inline=True)
-def observe(state, now_s, origin, counts):
-    """Bring the `cache` record up to date."""
-    cache = state.cache[0]
-    cache.now_s = np.floor(now_s * TICKS_PER_S) / TICKS_PER_S + origin
-    cache.resident_blocks = counts[replay.RESIDENT]
-    cache.running_blocks = state.n[st.PINNED] + state.n[st.SCRATCH]
-    cache.hit_rate = counts[replay.HIT] / max(counts[replay.LOOKED_UP], 1)
-
-
-@kernel(inline=True)
-def present(state, requests, labels, i, hits):
-    """Fill the `request` record."""
-    request = state.request[0]
-    request.input_tokens = requests.input_tokens[i]
-    request.blocks = requests.offsets[i + 1] - requests.offsets[i]
-    request.hit_blocks = hits
-    request.turn = labels.turn[i] if labels.turn.size > 0 else 0
-    request.tenant = labels.tenant[i] if labels.tenant.size > 0 else 0
-    request.type = labels.type[i] if labels.type.size > 0 else 0
-    request.priority = labels.priority[i] if labels.priority.size > 0 else 0
-
-
-@kernel(inline=True)
-def average(cache, full, hits, evicted):
-    """Move the averages of the `cache` record by a request of `full` blocks."""
-    if full > 0:
-        cache.recent_hit_rate += (hits / full - cache.recent_hit_rate) * AVERAGE
-    cache.pressure += (evicted - cache.pressure) * AVERAGE
-    cache.request_blocks += (full - cache.request_blocks) * AVERAGE
+def next_rows(rows: Rows, n_requests: int, carried: npt.NDArray[np.int32]) -> Rows:
+    """Return the rows for the next step of `n_requests`, the first of which were `carried` in the last."""
+    row_of = np.zeros(n_requests, np.int32)
+    row_of[: carried.size] = rows.row_of[carried]
+    return rows._replace(row_of=row_of)
 
 
 @kernel(inline=True)
@@ -213,7 +173,7 @@ def _finish(state, requests, labels, i, row, hits, rows, rules, hooks, counts):
     held, copy = rows.held[row], rows.copy[row]
     blocks = replay.prompt_blocks(requests, i, rules.block_tokens)
     if requests.total_blocks[i] > blocks or requests.generated_offsets[i + 1] > requests.generated_offsets[i]:
-        present(state, requests, labels, i, hits)
+        view.present(state.request[0], requests, labels, i, hits)
         kept = _generate(state, requests, i, held, rules, priority, admit, on_insert, on_evict, counts)
         first = requests.generated_offsets[i]
         for k in range(kept - 1, -1, -1):
@@ -234,7 +194,7 @@ def account(state, full, hits, held, evicted, counts):
     counts[replay.ADMITTED] += held - hits
     counts[replay.BYPASSED] += full - held
     replay.account(counts, state.n[st.SCRATCH])
-    average(state.cache[0], full, hits, counts[replay.EVICTED] - evicted)
+    view.average(state.cache[0], full, hits, counts[replay.EVICTED] - evicted)
 
 
 @kernel(inline=True)
@@ -270,11 +230,6 @@ class Hooks(NamedTuple):
     on_evict: Any
 
 
-def sample_labels() -> Labels:
-    """Return empty labels of the exact types kernels are compiled for."""
-    return Labels(*(replay.frozen(np.zeros(0), np.int32) for _ in range(4)))
-
-
 def hooks_type() -> Any:
     """Return the numba type of `Hooks`."""
     block, request, cache = (numba.from_dtype(dtype) for dtype in fields.DTYPES)
@@ -285,7 +240,7 @@ def hooks_type() -> Any:
 
 def _signature() -> Any:
     state = st.new_state(np.zeros(1, np.int32), 1, 1, 1, False)
-    values = (replay.sample_requests(), sample_labels(), state, new_rows(1, 1), replay.new_running(1))
+    values = (replay.sample_requests(), view.sample_labels(), state, new_rows(1, 1), replay.new_running(1))
     rules = numba.typeof(Rules(1, 0, False, False, False, False, False))
     outputs = (types.int32[::1], types.float64[::1], types.int64[::1])
     kinds = (numba.typeof(value) for value in values)
@@ -297,24 +252,26 @@ def replay_policy(requests, labels, state, rows, running, hooks, rules, server, 
     """Replay all requests against a policy.
 
     Args:
-        requests: `replay.Requests`.
-        labels: `Labels`.
+        requests: `replay.Requests`; first those still running, if this is not the first step of a replay.
+        labels: `view.Labels`.
         state: `state.new_state(...)`; holds the final state afterwards.
-        rows: `new_rows(n, server.max_running)`.
-        running: `replay.new_running(server.max_running)`.
+        rows: `new_rows(n, server.max_running)`, or `next_rows`.
+        running: `replay.new_running(server.max_running)`, kept from step to step like `state` and `counts`.
         hooks: `Hooks` of native functions.
         rules: `Rules`.
         server: `replay.Server`; in serial mode a request finishes as it starts.
         origin: Where the clocks a policy sees begin, a whole number.
-        hits_out: int32 (n,), filled with hit blocks or `replay.UNSERVED`.
+        hits_out: int32 (n,), filled with hit blocks or `replay.UNSERVED`; those of running requests are read.
         start_out: float64 (n,), filled with admission times in seconds.
         counts: int64 (len(replay.COUNTERS),), zero on entry.
     """
-    n, now_s, served = requests.input_tokens.size, 0.0, origin
-    state.cache[0].capacity_blocks = state.n[st.CAPACITY]
-    state.cache[0].block_tokens = rules.block_tokens
-    state.released[0] = origin
-    for i in range(n + 1):
+    n, now_s = requests.input_tokens.size, running.now_s[0]
+    if state.cache[0].capacity_blocks == 0.0:  # a new state
+        state.cache[0].capacity_blocks = state.n[st.CAPACITY]
+        state.cache[0].block_tokens = rules.block_tokens
+        state.cache[0].now = origin
+        state.released[0] = origin
+    for i in range(running.size[0], n if running.more[0] else n + 1):
         if i < n and replay.prompt_blocks(requests, i, rules.block_tokens) > state.n[st.CAPACITY]:
             replay.leave_unserved(i, hits_out, start_out, counts)
             continue
@@ -330,15 +287,14 @@ def replay_policy(requests, labels, state, rows, running, hooks, rules, server, 
             now_s = max(now_s, finish_s)
             j = replay.next_finish(running)
             row = rows.row_of[j]
-            observe(state, finish_s, origin, counts)
+            view.observe(state.cache[0], finish_s, origin, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
             _finish(state, requests, labels, j, row, hits_out[j], rows, rules, hooks, counts)
             rows.vacant[running.size[0]] = row
         if i == n or state.n[st.BROKEN] > 0:
             return
-        served += 1.0
-        state.cache[0].now = served
-        observe(state, now_s, origin, counts)
-        present(state, requests, labels, i, hits)
+        state.cache[0].now += 1.0
+        view.observe(state.cache[0], now_s, origin, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
+        view.present(state.request[0], requests, labels, i, hits)
         row = rows.vacant[running.size[0]]
         rows.row_of[i] = row
         _admit(state, requests, i, hits, row, rows, rules, hooks, counts)
@@ -346,3 +302,4 @@ def replay_policy(requests, labels, state, rows, running, hooks, rules, server, 
         hits_out[i], start_out[i] = hits, now_s
         finish_s = replay.finish_time(requests, i, hits, rules.block_tokens, now_s, server) if server.overlap else now_s
         replay.start_running(running, finish_s, i)
+        running.now_s[0] = now_s

@@ -210,9 +210,9 @@ class Rows(NamedTuple):
 
     held: npt.NDArray[np.uint32]
     """Shape (max_running, longest request in blocks)."""
-    blocks: npt.NDArray[np.uint32]
+    blocks: npt.NDArray[np.int32]
     """Per row: blocks in use."""
-    row_of: npt.NDArray[np.uint32]
+    row_of: npt.NDArray[np.int32]
     """Per request: its row."""
     vacant: npt.NDArray[np.int64]
     """Stack of rows not in use; its top is at the number of running requests."""
@@ -230,6 +230,14 @@ def new_rows(requests: replay.Requests, capacity: int, max_running: int) -> Rows
         np.arange(max_running),
         np.zeros(1, np.int64),
     )
+
+
+def next_rows(rows: Rows, requests: replay.Requests, carried: npt.NDArray[np.int32], capacity: int) -> Rows:
+    """Return the rows for the next step, whose first requests were `carried` in the last; widened where needed."""
+    wider = min(capacity, int(requests.total_blocks.max(initial=1))) - rows.held.shape[1]
+    row_of = np.empty(requests.input_tokens.size, np.int32)
+    row_of[: carried.size] = rows.row_of[carried]
+    return rows._replace(held=np.pad(rows.held, ((0, 0), (0, wider))) if wider > 0 else rows.held, row_of=row_of)
 
 
 @kernel()
@@ -274,8 +282,8 @@ def _serial(requests, pool, held, block_tokens, tail_slot_first, hits_out, start
 
 @kernel()
 def _overlap(requests, pool, rows, running, block_tokens, tail_slot_first, server, hits_out, start_out, counts):
-    now = 0.0
-    for i in range(requests.input_tokens.size):
+    now = running.now_s[0]
+    for i in range(running.size[0], requests.input_tokens.size):
         if replay.prompt_blocks(requests, i, block_tokens) > (pool.slots.size - 1):
             replay.leave_unserved(i, hits_out, start_out, counts)
             continue
@@ -290,6 +298,7 @@ def _overlap(requests, pool, rows, running, block_tokens, tail_slot_first, serve
         replay.account(counts, rows.unhashed[0])
         hits_out[i], start_out[i] = hits, now
         replay.start_running(running, replay.finish_time(requests, i, hits, block_tokens, now, server), i)
+    running.now_s[0] = now
 
 
 def _signature() -> Any:
@@ -305,10 +314,10 @@ def replay_lru(requests, pool, rows, running, block_tokens, tail_slot_first, ser
     """Replay all requests against the engine's own LRU.
 
     Args:
-        requests: `replay.Requests`.
+        requests: `replay.Requests`; first those still running, if this is not the first step of a replay.
         pool: `new_pool(capacity, n_blocks)`, capacity in usable blocks (vLLM: `num_gpu_blocks` - 1).
-        rows: `new_rows(requests, capacity, server.max_running)`.
-        running: `replay.new_running(server.max_running)`.
+        rows: `new_rows(requests, capacity, server.max_running)`, or `next_rows`.
+        running: `replay.new_running(server.max_running)`, kept from step to step like `pool` and `counts`.
         block_tokens: Tokens per block.
         tail_slot_first: True for vLLM >= 0.23, False for <= 0.22 (a partial block takes an LRU slot).
         server: `replay.Server`.

@@ -90,16 +90,42 @@ SERIAL = Server(False, 8000.0, 0.02, 1)
 
 
 class Running(NamedTuple):
-    """A binary heap of the running requests by (finish time, request)."""
+    """A binary heap of the running requests by (finish time, request), and the clock.
+
+    A trace may be replayed in steps: a kernel takes the first `size` requests of its arrays for those that an earlier
+    step left running, and admits the others. Between steps the caller renumbers `request` (`carry_running`).
+    """
 
     finish_s: npt.NDArray[np.float64]
     request: npt.NDArray[np.int32]
+    """Indices into the arrays of this step."""
     size: npt.NDArray[np.int64]
+    now_s: npt.NDArray[np.float64]
+    """Shape (1,): the server's time after the last admission."""
+    more: npt.NDArray[np.bool_]
+    """Shape (1,): whether another step follows; else the policy engine finishes what still runs."""
 
 
 def new_running(max_running: int) -> Running:
     """Return an empty running set for at most `max_running` requests."""
-    return Running(np.empty(max_running, np.float64), np.empty(max_running, np.int32), np.zeros(1, np.int64))
+    return Running(
+        np.empty(max_running, np.float64),
+        np.empty(max_running, np.int32),
+        np.zeros(1, np.int64),
+        np.zeros(1),
+        np.zeros(1, np.bool_),
+    )
+
+
+def carry_running(running: Running) -> npt.NDArray[np.int32]:
+    """Renumber the running requests 0, 1, ... for the next step; return their old numbers in that order.
+
+    Order of arrival stays, and with it the order of requests that finish at the same time.
+    """
+    size = int(running.size[0])
+    carried = np.sort(running.request[:size])
+    running.request[:size] = np.searchsorted(carried, running.request[:size])
+    return carried
 
 
 @kernel(inline=True)

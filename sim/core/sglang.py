@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim.core import heap, radix, replay
+from sim.core import heap, radix, replay, view
 from sim.core.compiled import kernel
-from sim.core.sglang_records import enter, evicted, halve, observe, passed, present, score
+from sim.core.sglang_records import enter, evicted, halve, passed, score
 
 POLICIES = ("lru", "lfu", "slru", "fifo", "mru", "filo", "priority", "tlru")
 """SGLang's own strategies in the order of their codes; `USER` is the code of a user policy."""
@@ -245,18 +245,8 @@ def _admit(tree, requests, labels, i, node, hits, rules, hooks, records, counts)
     counts[replay.BYPASSED] += found - hits
     replay.account(counts, tree.n[radix.SCRATCH])
     if records is not None:
-        observe_load(records, full, hits, counts[replay.EVICTED] - before)
+        view.average(records.cache[0], full, hits, counts[replay.EVICTED] - before)
     return leaf
-
-
-@kernel(inline=True)
-def observe_load(records, full, hits, evictions):
-    """Bring the moving averages of the `cache` record up to date."""
-    cache = records.cache[0]
-    if full > 0:
-        cache.recent_hit_rate += (hits / full - cache.recent_hit_rate) / 64.0
-    cache.pressure += (evictions - cache.pressure) / 64.0
-    cache.request_blocks += (full - cache.request_blocks) / 64.0
 
 
 @kernel(inline=True)
@@ -315,16 +305,18 @@ def replay_all(requests, labels, tree, leaf_of, running, rules, server, hooks, r
             now_s = max(now_s, finish_s)
             j = replay.next_finish(running)
             if records is not None:
-                observe(tree, rules, records, finish_s, counts)
-                present(requests, labels, records, j, hits_out[j])
+                view.observe(
+                    records.cache[0], finish_s, rules.origin, tree.n[radix.LOCKED] + tree.n[radix.SCRATCH], counts
+                )
+                view.present(records.request[0], requests, labels, j, hits_out[j])
             _finish(tree, requests, labels, j, leaf_of[j], hits_out[j], rules, hooks, records, counts)
         if i == n or tree.n[radix.BROKEN] > 0:
             return
         served += 1.0
         if records is not None:
             records.cache[0].now = served
-            observe(tree, rules, records, now_s, counts)
-            present(requests, labels, records, i, hits)
+            view.observe(records.cache[0], now_s, rules.origin, tree.n[radix.LOCKED] + tree.n[radix.SCRATCH], counts)
+            view.present(records.request[0], requests, labels, i, hits)
         leaf_of[i] = _admit(tree, requests, labels, i, node, hits, rules, hooks, records, counts)
         counts[replay.WAITED] += waited
         hits_out[i], start_out[i] = hits, now_s

@@ -8,13 +8,13 @@ import numba
 import numpy as np
 from numba import types
 
-from sim.core import engine, radix, replay, sglang
+from sim.core import radix, replay, sglang, view
 from sim.core.compiled import kernel
 
 
 def sample_arguments() -> list[Any]:
     """Return the numba types of the arguments both entry points begin with."""
-    labels = engine.Labels(*(replay.frozen(np.zeros(0), np.int32) for _ in range(4)))
+    labels = view.sample_labels()
     rules = sglang.Rules(0, 1, 1, 1, 1, 1, 0.0, False, False, False)
     state = (radix.new_tree(1, 1), np.zeros(1, np.uint32), replay.new_running(1))
     values = (replay.sample_requests(), labels, *state, rules, replay.SERIAL)
@@ -30,7 +30,7 @@ def replay_native(requests, labels, tree, leaf_of, running, rules, server, hits_
 
     Args:
         requests: `replay.Requests`.
-        labels: `engine.Labels`; `priority` is read by the `priority` policy.
+        labels: `view.Labels`; `priority` is read by the `priority` policy.
         tree: `radix.new_tree(capacity, n_ids)`; holds the final state afterwards.
         leaf_of: uint32 (n,), scratch: the node each running request has locked.
         running: `replay.new_running(server.max_running)`.

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from sim.core import fields, radix, replay
 from sim.core.compiled import kernel
-from sim.core.engine import TICKS_PER_S
 
 
 class Hooks(NamedTuple):
@@ -49,29 +48,6 @@ def new_records(slots: int, touch: bool) -> Records:
         np.zeros(1, fields.BLOCK_DTYPE),
         np.zeros(slots if touch else 1),
     )
-
-
-@kernel(inline=True)
-def observe(tree, rules, records, now_s, counts):
-    """Bring the `cache` record up to date."""
-    cache = records.cache[0]
-    cache.now_s = np.floor(now_s * TICKS_PER_S) / TICKS_PER_S + rules.origin
-    cache.resident_blocks = counts[replay.RESIDENT]
-    cache.running_blocks = tree.n[radix.LOCKED] + tree.n[radix.SCRATCH]
-    cache.hit_rate = counts[replay.HIT] / max(counts[replay.LOOKED_UP], 1)
-
-
-@kernel(inline=True)
-def present(requests, labels, records, i, hits):
-    """Fill the `request` record."""
-    request = records.request[0]
-    request.input_tokens = requests.input_tokens[i]
-    request.blocks = requests.offsets[i + 1] - requests.offsets[i]
-    request.hit_blocks = hits
-    request.turn = labels.turn[i] if labels.turn.size > 0 else 0
-    request.tenant = labels.tenant[i] if labels.tenant.size > 0 else 0
-    request.type = labels.type[i] if labels.type.size > 0 else 0
-    request.priority = labels.priority[i] if labels.priority.size > 0 else 0
 
 
 @kernel(inline=True)

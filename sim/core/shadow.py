@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from sim.core import decision_log, engine, heap, replay, residency
+from sim.core import decision_log, engine, heap, replay, residency, view
 from sim.core import state as st
 from sim.core.compiled import kernel
 from sim.core.heap import Heap, new_heap
@@ -220,7 +220,7 @@ def _let_go(state, future, node, rules, priority, i, counts):
 
 
 def _signature():
-    labels = engine.Labels(*(replay.frozen(np.zeros(0), np.int32) for _ in range(4)))
+    labels = view.sample_labels()
     state = st.new_state(np.zeros(1, np.int32), 1, 1, 1, False)
     future = new_future(np.zeros(0, np.int64), np.zeros(0, np.uint8), 1, 1, 1)
     values = (replay.sample_requests(), labels, state, future, decision_log.new_log(1, 1, 1, 1))
@@ -236,7 +236,7 @@ def replay_shadowed(requests, labels, state, future, log, hooks, rules, modes, h
 
     Args:
         requests: `replay.Requests`; generated blocks are not considered.
-        labels: `engine.Labels`.
+        labels: `view.Labels`.
         state: `state.new_state(...)`; holds the final state afterwards.
         future: `new_future(...)`.
         log: `decision_log.new_log(...)`.
@@ -263,8 +263,8 @@ def replay_shadowed(requests, labels, state, future, log, hooks, rules, modes, h
         hits, _ = engine.match(state, requests, i, rules.block_tokens)
         hits_out[i] = hits
         state.cache[0].now += 1.0
-        engine.observe(state, requests.arrival_s[i], 0.0, counts)
-        engine.present(state, requests, labels, i, hits)
+        view.observe(state.cache[0], requests.arrival_s[i], 0.0, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
+        view.present(state.request[0], requests, labels, i, hits)
         for k in range(hits):
             block = requests.block_ids[start + k]
             _forget(future, st.node_of(state, block))
@@ -275,7 +275,7 @@ def replay_shadowed(requests, labels, state, future, log, hooks, rules, modes, h
         copy = _enter(state, requests, future, log, i, hits, held, rules, on_insert, counts)
         state.n[st.SCRATCH] += blocks - held
         engine.account(state, full, hits, held, evicted, counts)
-        engine.observe(state, requests.arrival_s[i], 0.0, counts)
+        view.observe(state.cache[0], requests.arrival_s[i], 0.0, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
         state.n[st.SCRATCH] -= blocks - held
         for k in range(held - 1, -1, -1):
             last = k == full - 1 and copy != replay.NONE

@@ -51,14 +51,20 @@ def require(options: Options, engine: str, **needed: str) -> None:
             raise ValueError(f"engine {engine!r} models {name}={value!r} only, not {given!r}")
 
 
-def check_finite(state: st.State, policy: str) -> None:
+def check_finite(state: st.State, policy: str, number: npt.NDArray[np.int64] | None = None) -> None:
     """Refuse the outcome of a policy one of whose priorities was not finite.
+
+    Args:
+        state: As a kernel left it.
+        policy: Name for the message.
+        number: int64 (n,), number in the trace of each request the kernel was given; None if they are equal.
 
     Raises:
         PolicyError: The message says at which request.
     """
     if state.n[st.BROKEN]:
-        request = int(state.n[st.BROKEN]) - 1
+        given = int(state.n[st.BROKEN]) - 1
+        request = given if number is None else int(number[given])
         raise PolicyError(
             f"{policy}: priority returned a number that is not finite at request {request}; guard "
             "divisions and logarithms (a block's gap, hits and depth can be 0)"

@@ -1,0 +1,27 @@
+"""Traces as Parquet files, for traces that do not fit in memory.
+
+One row per request, in order of arrival, zstd. Version 1:
+
+=============  =============  ==========================================================================================
+arrival_s      double         seconds from any origin >= 0, not decreasing
+input_tokens   int32          tokens of the prompt, >= 0
+output_tokens  int32          generated tokens, >= 0
+block_ids      list<uint64>   the prompt's full blocks, first block first: ``input_tokens // block_tokens`` ids, without
+                              a partial tail. Any 64-bit numbers, hashes or dense; equal id, equal whole prefix
+session        int32          optional, equal number, equal session; here and below -1 or null is unknown
+turn           int32          optional, index of the request within its session, from 0
+tenant         int32          optional
+request_type   int32          optional, the source's own meaning
+priority       int32          optional, the source's own meaning
+=============  =============  ==========================================================================================
+
+Other integer types are read too (ids of int64 as the same 64 bits), other columns are passed over. The file's metadata
+has a key ``kvevolve`` with JSON: format, version, name, block_tokens, source, licence, provenance, and where known
+distinct_blocks and fingerprint. Knows this layout; must not know caches.
+"""
+
+from workloads.parquet.layout import Header
+from workloads.parquet.reader import ParquetTrace, open_parquet, read
+from workloads.parquet.writer import write, write_batches
+
+__all__ = ["Header", "ParquetTrace", "open_parquet", "read", "write", "write_batches"]

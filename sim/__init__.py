@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.batch import evaluate_many
     from sim.bounds import Bound, ceiling, optimum
     from sim.check import check_policy
     from sim.comparison import Comparison, compare
@@ -44,6 +45,7 @@ _HOME = {
     "check_integrity": "sim.integrity",
     "check_policy": "sim.check",
     "compare": "sim.comparison",
+    "evaluate_many": "sim.batch",
     "explain": "sim.explanation",
     "load_policy": "sim.registry",
     "optimum": "sim.bounds",
@@ -72,6 +74,7 @@ __all__ = [
     "check_integrity",
     "check_policy",
     "compare",
+    "evaluate_many",
     "explain",
     "load_policy",
     "optimum",

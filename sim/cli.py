@@ -29,14 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"kvevolve: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        print(f"kvevolve: {error}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
         return 1
     return code
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _progress(done: int, jobs: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {jobs}", end="\n" if done == jobs else "", file=sys.stderr, flush=True)
 
 
 def _print(options: argparse.Namespace, content: dict[str, Any], text: str) -> None:
@@ -64,32 +69,34 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from sim.evaluation import Evaluator
+    from sim.batch import evaluate_many
+    from workloads.panel import load_panel
 
-    evaluator = Evaluator(options.split, options.panel)
-    try:
-        found = evaluator.evaluate(options.file)
-    finally:
-        evaluator.close()
-    content = {
-        "metrics": found.metrics,
-        "stage": found.stage,
-        "isolation": found.isolation,
-        "artifacts": found.artifacts,
-        "panel": evaluator.panel.name,
-        "fingerprint": evaluator.panel.fingerprint,
-    }
-    lines = [f"{name:<22} {value:.4f}" for name, value in found.metrics.items()]
-    lines += [f"{'isolation':<22} {found.isolation}"]
-    lines += [f"\n{name}\n{text}" for name, text in found.artifacts.items()]
-    _print(options, content, "\n".join(lines))
-    return 0 if found.metrics["valid"] else 2
+    panel = load_panel(options.split, options.panel)
+    scored = evaluate_many(
+        options.files, options.split, options.panel, options.executor, options.workers, progress=_progress
+    )
+    contents, texts = [], []
+    for path, found in zip(options.files, scored, strict=True):
+        facts = {"panel": panel.name, "fingerprint": panel.fingerprint, "file": str(path)}
+        facts |= {"stage": found.stage, "isolation": found.isolation}
+        contents.append(facts | {"metrics": found.metrics, "artifacts": found.artifacts})
+        lines = [f"{name:<22} {value:.4f}" for name, value in found.metrics.items()]
+        lines += [f"{'isolation':<22} {found.isolation}"]
+        lines += [f"\n{name}\n{text}" for name, text in found.artifacts.items()]
+        texts.append("\n".join(lines))
+    if len(texts) > 1:
+        texts = [f"== {path}\n{text}\n" for path, text in zip(options.files, texts, strict=True)]
+    _print(options, contents[0] if len(contents) == 1 else {"scores": contents}, "\n".join(texts))
+    return 0 if all(found.metrics["valid"] for found in scored) else 2
 
 
 def _compare(options: argparse.Namespace) -> int:
     from sim.comparison import compare
 
-    found = compare(options.policies, options.split, options.panel)
+    found = compare(
+        options.policies, options.split, options.panel, options.executor, options.workers, progress=_progress
+    )
     head = f"{found.marks.panel.name} {found.marks.panel.split} {found.marks.panel.fingerprint[:12]}"
     _print(options, found.to_dict(), f"{head}\n{found}")
     return 0
@@ -219,11 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     cli_sweep.add(verbs)
     cli_stream.add(verbs)
     verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
-    verb.add_argument("file", type=Path)
+    verb.add_argument("files", type=Path, nargs="+", metavar="FILE")
     _panel_arguments(verb, "train", ("train", "validation"))
+    _executor_arguments(verb)
     verb = _add(verbs, "compare", _compare, "compare policies on a panel", json_output=True)
     verb.add_argument("policies", nargs="+", help="files or shipped names")
     _panel_arguments(verb, "validation", ("train", "validation", "test"))
+    _executor_arguments(verb)
     cli_explain.add(verbs)
     verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
     verb.add_argument("file")
@@ -259,6 +268,11 @@ def _add(verbs: Any, name: str, call: Callable[..., int], text: str, json_output
 def _panel_arguments(verb: Any, default: str, splits: Sequence[str]) -> None:
     verb.add_argument("--panel", dest="split", default=default, choices=splits)
     verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+
+
+def _executor_arguments(verb: Any) -> None:
+    verb.add_argument("--executor", default="serial", choices=("serial", "process", "ray"), help="results are equal")
+    verb.add_argument("--workers", type=int, metavar="N", help="most jobs at a time (default: one a core)")
 
 
 def _add_run(verbs: Any) -> None:

@@ -5,18 +5,22 @@ Knows panels, marks and policies of this machine's user; runs them in this proce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
+from sim.executor import run, session
 from sim.marks import Marks, load_marks
-from sim.policy.compiler import compile_policy
+from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy, clock_origin
 from sim.registry import load_policy
 from sim.score import Cell, Score, score
 from sim.simulation import simulate
 from sim.tables import table
 from workloads.panel import load_panel
+from workloads.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,36 +76,61 @@ class Comparison:
         return f"{table(head, rows)}\n{note}"
 
 
-def compare(policies: Sequence[str | Path | Policy], split: str = "validation", which: str = "auto") -> Comparison:
+def compare(
+    policies: Sequence[str | Path | Policy],
+    split: str = "validation",
+    which: str = "auto",
+    executor: str = "serial",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
     """Run policies on a panel.
 
     Args:
         policies: Names, files or `Policy` objects; "vllm" is always shown.
         split: "train", "validation" or "test". The test split is for reports: use it once, at the end.
         which: "auto", "real" or "synthetic".
+        executor: "serial", "process" or "ray", see `sim.executor.run`; the result is the same.
+        workers: Most replays at a time.
+        progress: Called as progress(replays done, all replays).
 
     Raises:
-        ValueError: If there is no such policy or panel.
+        ValueError: If there is no such policy, panel or executor.
         PolicyRejected: If a policy breaks the contract.
     """
     purpose = {"purpose": "report"} if split == "test" else {}
-    marks = load_marks(load_panel(split, which, **purpose))
+    panel = load_panel(split, which, **purpose)
     loaded = [load_policy(policy) for policy in policies]
-    columns = [tuple(marks.cells(_hit_tokens(marks, policy))) for policy in loaded]
+    with session(executor, workers):
+        marks = load_marks(panel, executor, workers, progress)
+        fresh = [policy for policy in loaded if not _is_baseline(marks, policy)]
+        jobs = [(c.trace_name, (p.name, p.source, c.capacity_blocks)) for p in fresh for c in panel.cells]
+        replayed = iter(run(hit_tokens_of, panel.traces, jobs, executor, workers, progress))
+    columns = [tuple(marks.cells(_column(marks, policy, replayed))) for policy in loaded]
     scores = tuple(score(cells, policy.nodes) for cells, policy in zip(columns, loaded, strict=True))
     return Comparison(marks, tuple(policy.name for policy in loaded), tuple(columns), scores)
 
 
-def _hit_tokens(marks: Marks, policy: Policy) -> list[int]:
-    if policy.name in marks.nodes and policy.source == load_policy(policy.name).source:
+def hit_tokens_of(trace: Trace, policy_and_blocks: tuple[str, str, int]) -> int:
+    """Return hit tokens of a policy, given by name and source, at a capacity."""
+    name, source, capacity_blocks = policy_and_blocks
+    compiled = _compiled(name, source)
+    return simulate(trace, compiled, capacity_blocks, clock_origin=clock_origin(compiled.policy.source)).hit_tokens
+
+
+@lru_cache(maxsize=4)  # jobs come policy by policy
+def _compiled(name: str, source: str) -> Compiled:
+    return compile_policy(Policy.from_source(source, name))
+
+
+def _is_baseline(marks: Marks, policy: Policy) -> bool:
+    return policy.name in marks.nodes and policy.source == load_policy(policy.name).source
+
+
+def _column(marks: Marks, policy: Policy, replayed: Iterator[int]) -> list[int]:
+    if _is_baseline(marks, policy):
         return [mark.baselines[policy.name] for mark in marks.marks]
-    compiled = compile_policy(policy)
-    origin = clock_origin(policy.source)
-    panel = marks.panel
-    return [
-        simulate(panel.traces[cell.trace_name], compiled, cell.capacity_blocks, clock_origin=origin).hit_tokens
-        for cell in panel.cells
-    ]
+    return list(islice(replayed, len(marks.marks)))
 
 
 def _percent(tokens: int, cell: Cell) -> str:

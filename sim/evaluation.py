@@ -95,18 +95,11 @@ class Evaluator:
             program_path: The candidate.
             advice: Whether to look for the costliest evictions too (one more replay of one cell).
         """
-        try:
-            if os.path.getsize(program_path) > MAX_SOURCE_BYTES:
-                finding = f"line 1: the file exceeds {MAX_SOURCE_BYTES} bytes. Fix: shorten it"
-                return _rejected("gate", [finding], "not run")
-            source = Path(program_path).read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            finding = f"line {line}: byte {error.start} is not UTF-8. Fix: save the file as UTF-8 text"
-            return _rejected("gate", [finding], "not run")
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            return _rejected("gate", [f"line 1: the file cannot be read, {reason}. Fix: write it anew"], "not run")
+        source = read_candidate(program_path)
+        return source if isinstance(source, Evaluation) else self.evaluate_source(source, advice)
+
+    def evaluate_source(self, source: str, advice: bool = True) -> Evaluation:
+        """Score the text of a policy; see `evaluate`."""
         outcome = self.zygote.call({"task": "score", "source": source, "smoke_floor": self._smoke_floor()}, self.limits)
         if outcome.status != "ok" or outcome.payload is None:
             return _rejected(outcome.status, [_died(outcome, self.limits)], outcome.isolation)
@@ -205,6 +198,22 @@ class Evaluator:
             missing = (marked.optimum_hit_tokens - marked.hit_tokens) // trace.block_tokens
             text += "\n" + feedback.describe_bypasses(judged, missing, counts["bypassed_blocks"])
         return text
+
+
+def read_candidate(path: str | Path) -> str | Evaluation:
+    """Return the text of a candidate file, or its rejection if it is too long, not text or not to be read."""
+    try:
+        if os.path.getsize(path) > MAX_SOURCE_BYTES:
+            finding = f"line 1: the file exceeds {MAX_SOURCE_BYTES} bytes. Fix: shorten it"
+            return _rejected("gate", [finding], "not run")
+        return Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        finding = f"line {line}: byte {error.start} is not UTF-8. Fix: save the file as UTF-8 text"
+        return _rejected("gate", [finding], "not run")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return _rejected("gate", [f"line 1: the file cannot be read, {reason}. Fix: write it anew"], "not run")
 
 
 @cache

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from sim.bounds import optimum
 from sim.core.compiled import sources_digest
-from sim.policy.compiler import compile_policy
+from sim.executor import run
+from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import clock_origin
 from sim.registry import BASELINES, load_policy, policies
 from sim.score import Cell, Score, score
@@ -23,11 +26,15 @@ from sim.simulation import simulate
 from workloads.atomic import atomic_write
 from workloads.locate import user_cache_dir
 from workloads.panel import Panel
+from workloads.trace import Trace
 
 log = logging.getLogger(__name__)
 
 KERNELS = ("sim.core.belady", "sim.core.engine", "sim.core.lru")
 """Kernels whose output the marks are."""
+
+LRU, OPTIMUM = "vllm", "optimum"
+"""Columns that are no shipped policy: the engine's own LRU, and Belady's bound."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +78,59 @@ class Marks:
         return scores
 
 
-def load_marks(panel: Panel) -> Marks:
-    """Return the marks of a panel, from the user cache if they were computed by these very sources."""
+def load_marks(
+    panel: Panel,
+    executor: str = "serial",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Marks:
+    """Return the marks of a panel, from the user cache if they were computed by these very sources.
+
+    Args:
+        panel: The panel.
+        executor: Where they are computed if they are not there, see `sim.executor.run`.
+        workers: Most replays at a time.
+        progress: Called as progress(replays done, all replays).
+    """
     nodes = {name: load_policy(name).nodes for name in BASELINES}
     path = _path(panel)
     stored = _read(path, len(panel.cells), nodes)
     if stored is None:
         log.info("computing LRU, optimum and %d baselines for panel %s %s", len(nodes), panel.name, panel.split)
-        stored = _compute(panel, nodes)
+        stored = _compute(panel, nodes, executor, workers, progress)
         _write(path, stored)
     return Marks(panel, stored, nodes)
 
 
-def _compute(panel: Panel, names: Mapping[str, int]) -> tuple[Mark, ...]:
-    compiled = {name: compile_policy(load_policy(name)) for name in names}
-    origins = {name: clock_origin(policy.policy.source) for name, policy in compiled.items()}
-    marks = []
-    for cell in panel.cells:
-        trace = panel.traces[cell.trace_name]
-        baselines = {
-            name: simulate(trace, policy, cell.capacity_blocks, clock_origin=origins[name]).hit_tokens
-            for name, policy in compiled.items()
-        }
-        lru = simulate(trace, "vllm", cell.capacity_blocks).hit_tokens
-        marks.append(Mark(lru, optimum(trace, cell.capacity_blocks).hit_tokens, baselines))
-    return tuple(marks)
+def _compute(
+    panel: Panel,
+    baselines: Iterable[str],
+    executor: str = "serial",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Mark, ...]:
+    columns = (LRU, OPTIMUM, *baselines)
+    jobs = [(cell.trace_name, (column, cell.capacity_blocks)) for cell in panel.cells for column in columns]
+    found = iter(run(hit_tokens_of, panel.traces, jobs, executor, workers, progress))
+    rows = [dict(zip(columns, islice(found, len(columns)), strict=True)) for _ in panel.cells]
+    return tuple(Mark(row.pop(LRU), row.pop(OPTIMUM), row) for row in rows)
+
+
+def hit_tokens_of(trace: Trace, which_and_blocks: tuple[str, int]) -> int:
+    """Return hit tokens of the engine's LRU, of the optimum or of a baseline, at a capacity."""
+    which, capacity_blocks = which_and_blocks
+    if which == OPTIMUM:
+        return optimum(trace, capacity_blocks).hit_tokens
+    if which == LRU:
+        return simulate(trace, LRU, capacity_blocks).hit_tokens
+    compiled, origin = _baseline(which)
+    return simulate(trace, compiled, capacity_blocks, clock_origin=origin).hit_tokens
+
+
+@cache
+def _baseline(name: str) -> tuple[Compiled, int]:
+    policy = load_policy(name)
+    return compile_policy(policy), clock_origin(policy.source)
 
 
 def _path(panel: Panel) -> Path:

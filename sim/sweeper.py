@@ -6,11 +6,10 @@ Knows what is replayed and what of it counts; must not know how results are draw
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,6 @@ from workloads.sampling import spatial_sample
 from workloads.trace import Trace
 
 __all__ = ["LRU_FLAT", "OPTIMUM", "Progress", "SweepStopped", "sweep"]
-
-BATCH = 8
-"""Jobs per worker between two looks at what is done: what a stop can lose."""
 
 
 class SweepStopped(KeyboardInterrupt):
@@ -190,24 +186,23 @@ def _work(
     progress: Callable[[Progress], None] | None,
     keep: Callable[[Sweep], None] | None,
 ) -> Sweep:
-    """Run the jobs, a batch at a time, and note what is done after each."""
-    size = 1 if kind == "serial" else BATCH * (workers or os.cpu_count() or 1)
+    """Run the jobs and note each point as it is found."""
     began = time.monotonic()
 
-    def note(before: int, count: int, _: int) -> None:
-        count += before
+    def note(_: int, point: Point) -> None:
+        nonlocal found
+        found = found.with_points([point])
+        if keep:
+            keep(found)
+
+    def tell(count: int, total: int) -> None:
         elapsed_s = max(time.monotonic() - began, 1e-9)
-        if progress and count:
-            left_s = elapsed_s / count * (len(jobs) - count)
-            progress(Progress(count, len(jobs), count * trace.n_refs / elapsed_s, left_s))
+        if progress:
+            left_s = elapsed_s / count * (total - count)
+            progress(Progress(count, total, count * trace.n_refs / elapsed_s, left_s))
 
     try:
-        for start in range(0, len(jobs), size):
-            batch = [("trace", job) for job in jobs[start : start + size]]
-            step = partial(note, start)
-            found = found.with_points(executor.run(replay_job, {"trace": trace}, batch, kind, workers, step))
-            if keep:
-                keep(found)
+        executor.run(replay_job, {"trace": trace}, [("trace", job) for job in jobs], kind, workers, tell, note)
     except KeyboardInterrupt:
         raise SweepStopped(found) from None
     return found

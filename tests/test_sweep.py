@@ -105,16 +105,19 @@ def test_warm_up_by_requests_or_time():
             first_counted(trace, wrong)
 
 
+def interrupted_at_fifo(trace, job, replay_job=sweeper.replay_job):
+    if job.label == "fifo":
+        raise KeyboardInterrupt
+    return replay_job(trace, job)
+
+
+def interrupted(trace, job):
+    raise KeyboardInterrupt
+
+
 def test_a_stopped_sweep_keeps_what_is_done_and_goes_on(trace, swept, monkeypatch):
-    whole, calls = sweeper.replay_job, []
-
-    def third_is_interrupted(trace, job):
-        calls.append(job)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole(trace, job)
-
-    monkeypatch.setattr(sweeper, "replay_job", third_is_interrupted)
+    whole = sweeper.replay_job
+    monkeypatch.setattr(sweeper, "replay_job", interrupted_at_fifo)
     kept = []
     with pytest.raises(sweeper.SweepStopped) as stopped:
         sim.sweep(trace, ["lru", "fifo", LRU_FLAT], "1%,5%,90%", warmup="50%", keep=kept.append)
@@ -184,9 +187,6 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_an_interrupt_prints_the_table_so_far(tmp_path, capsys, monkeypatch):
-    def interrupted(trace, job):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(sweeper, "replay_job", interrupted)
     assert cli.main(["sweep", SPEC, "--policies", LRU_FLAT, "--capacities", "2%"]) == 130
     printed = capsys.readouterr()

@@ -25,8 +25,40 @@ KEPT_CACHES = 8
 """Cache directories of a module kept beside the current one; older ones are removed."""
 
 
+LOCATOR = f"{__name__}.Located"
 ROOT = Path(__file__).parent
 PACKAGE = "sim.core"
+
+
+class Located:
+    """Tells numba where the machine code of a function is: in the directory set, wherever its source lies.
+
+    The directory carries the digest of the sources. numba's own locators go by path and time stamp, so that every copy
+    of this code, a second checkout or what Ray sends to a node, would be compiled anew.
+    """
+
+    def __init__(self, directory: str, line: int) -> None:
+        self._directory, self._line = directory, line
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> Located:
+        """Return the locator of a function."""
+        return cls(config.CACHE_DIR, function.__code__.co_firstlineno)
+
+    def get_cache_path(self) -> str:
+        """Return the directory."""
+        return self._directory
+
+    def ensure_cache_path(self) -> None:
+        """`cache_directory` has made it."""
+
+    def get_source_stamp(self) -> str:
+        """Return what has to be equal for the code to be up to date; the directory sees to it."""
+        return ""
+
+    def get_disambiguator(self) -> str:
+        """Return what tells functions of one name apart."""
+        return str(self._line)
 
 
 @cache
@@ -102,12 +134,12 @@ def kernel(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., An
         directory = cache_directory(function.__module__) if signatures and ours else None
         if directory is None:
             return numba.njit(list(signatures) or None, **options)(function)
-        before = config.CACHE_DIR
-        config.CACHE_DIR = str(directory)
+        before = config.CACHE_DIR, getattr(config, "CACHE_LOCATOR_CLASSES", "")  # an older numba goes by path
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(directory), LOCATOR
         try:
             return numba.njit(list(signatures), cache=True, **options)(function)
         finally:
-            config.CACHE_DIR = before
+            config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
 
     return decorate
 

@@ -56,6 +56,9 @@ class PolicyRejected(ValueError):
         self.name, self.findings = name, findings
         super().__init__(f"{name}: " + "; ".join(str(finding) for finding in findings))
 
+    def __reduce__(self) -> tuple[type, tuple[str, list[Finding]]]:
+        return type(self), (self.name, self.findings)  # the default would call it with the message alone
+
 
 def is_docstring(node: ast.stmt) -> bool:
     """Return whether a statement is a bare string."""

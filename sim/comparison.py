@@ -11,13 +11,14 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from sim import engines
 from sim.executor import run, session
 from sim.marks import Marks, load_marks
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy, clock_origin
 from sim.registry import load_policy
 from sim.score import Cell, Score, score
-from sim.simulation import simulate
+from sim.simulation import Options, resolve, simulate
 from sim.tables import table
 from workloads.panel import load_panel
 from workloads.trace import Trace
@@ -87,7 +88,7 @@ def compare(
     """Run policies on a panel.
 
     Args:
-        policies: Names, files or `Policy` objects; "vllm" is always shown.
+        policies: Names ("zoo:arc" too), files or `Policy` objects; "vllm" is always shown.
         split: "train", "validation" or "test". The test split is for reports: use it once, at the end.
         which: "auto", "real" or "synthetic".
         executor: "serial", "process" or "ray", see `sim.executor.run`; the result is the same.
@@ -100,20 +101,39 @@ def compare(
     """
     purpose = {"purpose": "report"} if split == "test" else {}
     panel = load_panel(split, which, **purpose)
-    loaded = [load_policy(policy) for policy in policies]
+    engine = engines.find(Options.engine)[0]
+    loaded = [_Column.of(resolve(policy, engine)) for policy in policies]
     with session(executor, workers):
         marks = load_marks(panel, executor, workers, progress)
-        fresh = [policy for policy in loaded if not _is_baseline(marks, policy)]
+        fresh = [column for column in loaded if not _is_baseline(marks, column)]
         jobs = [(c.trace_name, (p.name, p.source, c.capacity_blocks)) for p in fresh for c in panel.cells]
         replayed = iter(run(hit_tokens_of, panel.traces, jobs, executor, workers, progress))
-    columns = [tuple(marks.cells(_column(marks, policy, replayed))) for policy in loaded]
-    scores = tuple(score(cells, policy.nodes) for cells, policy in zip(columns, loaded, strict=True))
-    return Comparison(marks, tuple(policy.name for policy in loaded), tuple(columns), scores)
+    cells = [tuple(marks.cells(_hit_tokens(marks, column, replayed))) for column in loaded]
+    scores = tuple(score(found, column.nodes) for found, column in zip(cells, loaded, strict=True))
+    return Comparison(marks, tuple(column.name for column in loaded), tuple(cells), scores)
 
 
-def hit_tokens_of(trace: Trace, policy_and_blocks: tuple[str, str, int]) -> int:
+@dataclass(frozen=True)
+class _Column:
+    """A policy to compare; `source` is None for what the engine or the zoo runs natively, which counts no nodes."""
+
+    name: str
+    source: str | None
+    nodes: int
+
+    @classmethod
+    def of(cls, policy: str | Policy | Compiled) -> _Column:
+        if isinstance(policy, str):
+            return cls(policy, None, 0)
+        program = policy.policy if isinstance(policy, Compiled) else policy
+        return cls(program.name, program.source, program.nodes)
+
+
+def hit_tokens_of(trace: Trace, policy_and_blocks: tuple[str, str | None, int]) -> int:
     """Return hit tokens of a policy, given by name and source, at a capacity."""
     name, source, capacity_blocks = policy_and_blocks
+    if source is None:
+        return simulate(trace, name, capacity_blocks).hit_tokens
     compiled = _compiled(name, source)
     return simulate(trace, compiled, capacity_blocks, clock_origin=clock_origin(compiled.policy.source)).hit_tokens
 
@@ -123,13 +143,13 @@ def _compiled(name: str, source: str) -> Compiled:
     return compile_policy(Policy.from_source(source, name))
 
 
-def _is_baseline(marks: Marks, policy: Policy) -> bool:
-    return policy.name in marks.nodes and policy.source == load_policy(policy.name).source
+def _is_baseline(marks: Marks, column: _Column) -> bool:
+    return column.name in marks.nodes and column.source == load_policy(column.name).source
 
 
-def _column(marks: Marks, policy: Policy, replayed: Iterator[int]) -> list[int]:
-    if _is_baseline(marks, policy):
-        return [mark.baselines[policy.name] for mark in marks.marks]
+def _hit_tokens(marks: Marks, column: _Column, replayed: Iterator[int]) -> list[int]:
+    if _is_baseline(marks, column):
+        return [mark.baselines[column.name] for mark in marks.marks]
     return list(islice(replayed, len(marks.marks)))
 
 

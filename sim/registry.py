@@ -36,4 +36,7 @@ def load_policy(policy: str | Path | Policy) -> Policy:
         return Policy.from_file(policy)
     near = difflib.get_close_matches(str(policy), [*shipped, "vllm"], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no policy {str(policy)!r}{hint}; shipped: vllm, {', '.join(shipped)}; or give a file")
+    raise ValueError(
+        f"no policy {str(policy)!r}{hint}; shipped: vllm, {', '.join(shipped)}; classic ones (zoo:arc, ...) are listed "
+        "by `kvevolve policies`; or give a file"
+    )

@@ -74,32 +74,44 @@ def simulate(
     """
     chosen, engine, parameters = configure(options)
     capacity_blocks = parse_capacity(capacity, trace.n_blocks)
-    own = isinstance(policy, str) and policy in (NATIVE, *engine.policies)
-    classic = None if own or engine.run_zoo is None else _zoo_name(policy)
-    if chosen.eviction_sample and (own or classic or engine.name != engines.VLLM[0]):
+    found = resolve(policy, engine)
+    if chosen.eviction_sample and (isinstance(found, str) or engine.name != engines.VLLM[0]):
         raise ValueError(f"eviction_sample is for user policies of engine {engines.VLLM[0]!r}; leave it out here")
     prepared = prepare(trace, chosen.decode)
-    if own:
-        name = engine.policies[0] if policy == NATIVE else str(policy)
-        outcome = engine.run(prepared, capacity_blocks, chosen, name, parameters)
-    elif classic and engine.run_zoo:
-        name = classic
-        outcome = engine.run_zoo(prepared, capacity_blocks, chosen, name)
-    elif engine.run_user is None:
-        raise ValueError(f"engine {engine.name!r} runs its own policies only: {', '.join(engine.policies)}")
-    else:
-        compiled = policy if isinstance(policy, Compiled) else compile_policy(load_policy(policy))
+    if not isinstance(found, str):
+        assert engine.run_user
+        compiled = found if isinstance(found, Compiled) else compile_policy(found)
         name = compiled.policy.name
         outcome = engine.run_user(prepared, compiled, capacity_blocks, chosen, parameters)
+    elif found.startswith(zoo.PREFIX):
+        assert engine.run_zoo
+        name = found
+        outcome = engine.run_zoo(prepared, capacity_blocks, chosen, found.removeprefix(zoo.PREFIX))
+    else:
+        name = found
+        outcome = engine.run(prepared, capacity_blocks, chosen, found, parameters)
     return result_of(trace, name, chosen, capacity_blocks, outcome)
 
 
-def _zoo_name(policy: str | Path | Policy | Compiled) -> str | None:
-    """Return the classic policy that is meant: by "zoo:", or because nothing else has its name."""
-    if not isinstance(policy, str):
-        return None
-    taken = policy in policies() or Path(policy).is_file()
-    return None if taken else zoo.find(policy)
+def resolve(policy: str | Path | Policy | Compiled, engine: engines.Engine) -> str | Policy | Compiled:
+    """Return what a policy argument means: the name of an engine's own policy, "zoo:NAME", or a user policy.
+
+    Raises:
+        ValueError: If there is no such policy, or the engine cannot run it.
+        PolicyRejected: If a file breaks the contract.
+    """
+    if policy == NATIVE:
+        return engine.policies[0]
+    if isinstance(policy, str) and policy in engine.policies:
+        return policy
+    if engine.run_zoo and isinstance(policy, str):
+        taken = policy in policies() or Path(policy).is_file()
+        classic = None if taken else zoo.find(policy)
+        if classic:
+            return zoo.PREFIX + classic
+    if engine.run_user is None:
+        raise ValueError(f"engine {engine.name!r} runs its own policies only: {', '.join(engine.policies)}")
+    return policy if isinstance(policy, Compiled) else load_policy(policy)
 
 
 def configure(options: dict[str, Any]) -> tuple[Options, engines.Engine, Any]:

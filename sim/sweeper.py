@@ -24,8 +24,7 @@ from sim.lru_curve import lru_curve
 from sim.options import Options
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy
-from sim.registry import load_policy
-from sim.simulation import NATIVE, simulate
+from sim.simulation import resolve, simulate
 from workloads.sampling import spatial_sample
 from workloads.trace import Trace
 
@@ -160,19 +159,19 @@ def _digest(policy: Policy | None) -> str:
 
 def _labels(policies: Sequence[str | Path | Policy], engine: str) -> dict[str, Policy | None]:
     """Return user policies by label, None for those that need no compilation; native first, the optimum last."""
-    own = engines.find(engine)[0].policies
-    labels: dict[str, Policy | None] = {own[0]: None}
+    home = engines.find(engine)[0]
+    labels: dict[str, Policy | None] = {home.policies[0]: None}
     for given in policies:
-        if given in (NATIVE, OPTIMUM):
+        if given == OPTIMUM:
             continue
-        if isinstance(given, str) and given in (*own, LRU_FLAT):
-            labels[given] = None
+        found = LRU_FLAT if given == LRU_FLAT else resolve(given, home)
+        if not isinstance(found, Policy):
+            labels[str(found)] = None
             continue
-        policy = load_policy(given)
-        label = policy.name
-        if label in labels and labels[label] is not policy:
-            label = f"{label}@{_digest(policy)[:6]}"
-        labels[label] = policy
+        label = found.name
+        if label in labels and labels[label] is not found:
+            label = f"{label}@{_digest(found)[:6]}"
+        labels[label] = found
     labels[OPTIMUM] = None
     return labels
 

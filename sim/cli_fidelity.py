@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workloads import Trace
 
 
 def add(verbs: Any) -> None:
@@ -27,9 +31,22 @@ def _fidelity(options: argparse.Namespace) -> int:
     from workloads import load
 
     trace = load(options.trace)
-    found = fidelity(trace, options.capacity or CAPACITIES)
+    found = fidelity(trace, options.capacity or CAPACITIES, _with_partial_ids(options.trace, trace))
     if options.json:
         print(json.dumps(found.to_dict(), indent=2, sort_keys=True))
     else:
         print(f"{trace!r}\n{found}")
     return 0
+
+
+def _with_partial_ids(spec: str, trace: Trace) -> Trace | None:
+    """Return the trace with its partial tails as blocks, or None if the file does not have their ids."""
+    from workloads import TraceError, load
+
+    if trace.provenance.get("format") == "mooncake":
+        try:
+            return load(f"{spec}{'&' if '?' in spec else '?'}partial_tail=block")
+        except TraceError:
+            pass  # converted: the ids are gone
+    print("rows about ids of partial blocks are left out: only Mooncake files have such ids", file=sys.stderr)
+    return None

@@ -170,9 +170,10 @@ class PolicyCache:
             node = self.find(block)
             if node and depth == hits == len(ask.blocks) - 1:
                 return [(block, None)] if self.admits(node.record, self.request, self.cache) else []
-            if node:  # an orphan: recomputed, the old one goes
+            while node:  # an orphan: recomputed, the old ones, copies too, go
                 assert node.users == 0
                 self.evict(node)
+                node = self.find(block)
             record = self.records.recalled(block, depth, generated=False)
             self.records.touch(record)
             refused = refused or not self.admits(record, self.request, self.cache)

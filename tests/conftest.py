@@ -10,8 +10,15 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from workloads import Trace, load, locate
+
+SAME = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("same", SAME)
+settings.register_profile("random", SAME, derandomize=False)
+settings.load_profile("same")
+"""Always the same examples, whatever the machine's speed; others with `make test ARGS=--hypothesis-profile=random`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -99,6 +100,15 @@ def random_traces(draw: st.DrawFn, most_requests: int = 30, outputs: bool = True
         arrival_s=np.cumsum([row[5] * pace for row in rows]),
         **columns,
     )
+
+
+@st.composite
+def prioritised_traces(draw: st.DrawFn, priorities: Sequence[int], most_requests: int = 60) -> Trace:
+    """Draw a trace without generated tokens, half of the time with a priority per request."""
+    trace = draw(random_traces(most_requests=most_requests, outputs=False))
+    n = trace.n_requests
+    column = draw(st.none() | st.lists(st.sampled_from(priorities), min_size=n, max_size=n))
+    return trace if column is None else replace(trace, priority=np.array(column, np.int32))
 
 
 def turns_of(sessions: Sequence[int]) -> list[int]:

@@ -194,6 +194,16 @@ def test_orphans_can_neither_be_hit_nor_kept():
     assert outcome.counts["resident_blocks"] == 2
 
 
+def test_an_orphan_goes_with_all_its_copies():
+    # 4 places. Request 1 may hit 1 of its 2 blocks, so the second is recomputed: 0, 1 and a copy of 1. Request 2 needs
+    # 2 places, 1 is free: 0 leaves, 1 and its copy are orphans. Request 3 recomputes 0 and 1: both go, 2 stays.
+    trace = hand_trace([[0, 1], [0, 1], [2], [0, 1]], [20, 20, 15, 25])
+    hits, evictions, outcome = run(trace, 4, SHALLOW_FIRST, orphans=True)
+    assert hits == [0, 1, 0, 0]
+    assert evictions == [(2, 0), (3, 1), (3, 1)]
+    assert outcome.counts["resident_blocks"] == 3
+
+
 def test_generated_blocks_enter_at_the_finish():
     # 15 + 16 - 1 = 30 tokens have KV: one prompt block and 2 generated ones, 3 places in all. The next turn has
     # 15 + 16 tokens, so with inferred ids it finds them: 3 hits.

@@ -27,7 +27,7 @@ SOURCES = {
 COMPILED = {name: compile_policy(Policy.from_source(source, name)) for name, source in SOURCES.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(random_traces(), st.sampled_from(sorted(SOURCES)), st.integers(1, 25), st.booleans(), st.booleans())
 def test_many_draws_are_exact(trace, name, capacity, orphans, overlap):
     chosen = {"orphans": orphans, "mode": "overlap" if overlap else "serial", "decode": "infer"}
@@ -39,7 +39,7 @@ def test_many_draws_are_exact(trace, name, capacity, orphans, overlap):
     assert evictions[0] == evictions[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(random_traces(), st.sampled_from(sorted(SOURCES)), st.integers(1, 25), st.integers(1, 3), st.booleans())
 def test_few_draws_leave_a_sound_cache(trace, name, capacity, sample, orphans):
     options = Options(orphans=orphans, decode="infer", eviction_sample=sample, eviction_seed=7)

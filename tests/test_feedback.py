@@ -68,7 +68,7 @@ def slow(trace: Trace, capacity_blocks: int, request: list[int], block: list[int
 
 
 @pytest.mark.parametrize("policy", [LRU, WORST], ids=["lru", "worst"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), capacity=st.integers(7, 40), most=st.integers(1, 12))
 def test_costliest_evictions_equal_a_slow_search(policy, seed, capacity, most):
     trace = forest(seed)

@@ -15,6 +15,10 @@ from sim.simulation import simulate
 MEASURED = {
     "vLLM >= 0.23, serial": (12_988, 15_942, 34_185, 62_001, 84_689, 102_723),
     "vLLM <= 0.22: the partial tail holds a slot": (12_837, 15_645, 32_203, 60_971, 82_935, 102_165),
+    "head-first recency: a prefix loses its head first": (12_933, 15_924, 33_812, 61_976, 84_647, 102_589),
+    "partial blocks cached and hit like others": (12_847, 15_665, 32_260, 61_046, 83_035, 102_290),
+    "the same, independent blocks (libCacheSim)": (12_831, 15_487, 31_840, 60_921, 82_939, 102_290),
+    "engine sglang": (12_933, 15_924, 33_660, 61_568, 84_192, 102_468),
     "decode blocks private": (12_878, 15_756, 32_849, 61_238, 83_406, 102_226),
     "decode blocks inferred": (13_876, 16_792, 34_377, 63_354, 86_384, 105_447),
     "overlap": (12_890, 14_719, 33_363, 62_017, 84_633, 102_735),
@@ -25,10 +29,12 @@ MEASURED = {
 
 
 def test_measured_figures_are_reproduced(real_trace):
-    found = fidelity(real_trace("mooncake_conversation"))
+    whole = real_trace("mooncake_conversation?partial_tail=block")
+    found = fidelity(real_trace("mooncake_conversation"), with_partial_ids=whole)
     rows = {row.label: row.hit_blocks for row in found.rows}
     assert found.capacity_blocks == CAPACITIES
     assert {label: rows[label] for label in MEASURED} == MEASURED
+    assert rows["CPU tier alone, blocks enter at the second request"][1:4] == (27_152, 48_056, 59_385)
     assert rows["LRU that never orphans"] == rows["vLLM >= 0.23, serial"]  # tail first never orphans, served one by one
 
 

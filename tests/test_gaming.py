@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.core import fields
@@ -690,7 +690,7 @@ def check_lowered(policy: Policy) -> None:
                 raise AssertionError(node.id)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400)
 @given(mutants())
 def test_whatever_passes_the_gate_can_only_compute(source):
     try:
@@ -704,7 +704,7 @@ def test_whatever_passes_the_gate_can_only_compute(source):
     assert all(finding.line >= 1 and finding.problem and finding.fix for finding in findings)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(mutants())
 def test_whatever_passes_the_gate_compiles_and_replays_or_is_rejected_cleanly(source):
     trace = prepare(forest(requests=120))
@@ -720,7 +720,7 @@ def test_whatever_passes_the_gate_compiles_and_replays_or_is_rejected_cleanly(so
     assert 0 <= counts[0]["hit_blocks"] <= counts[0]["looked_up_blocks"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40)
 @given(st.one_of(mutants(), st.text(max_size=300), st.text("(){}[]'\"\\\n\t #=:;.,*", max_size=200)))
 def test_no_text_ever_crashes_the_evaluator(evaluator, tmp_path_factory, source):
     path = tmp_path_factory.getbasetemp() / "fuzzed.py"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openevolve.config import PromptConfig
 from openevolve.prompt.sampler import PromptSampler
@@ -143,7 +143,7 @@ def test_a_policy_of_every_shape_survives_parsing_and_rendering(name):
 
 
 @given(seed=st.integers(0, 10**9), name=st.sampled_from(sorted(SEEDS)), move=st.sampled_from(sorted(MOVES)))
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_simplification_keeps_ranks_and_admissions(seed, name, move):
     rng = random.Random(seed)
     donors = [(Genome.parse(source), 1.0) for source in SEEDS.values()]

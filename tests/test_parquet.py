@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as arrow_parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
 
@@ -42,7 +42,6 @@ def file(tmp_path):
     return write
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(random_traces(), st.integers(1, 50))
 def test_a_trace_comes_back(tmp_path, trace, refs):
     path = tmp_path / "trace.parquet"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads import SessionSet, Trace, TraceError
@@ -291,7 +291,7 @@ def mutated_line(draw: st.DrawFn, records: list[dict[str, Any]]) -> tuple[int, b
 
 
 @pytest.mark.parametrize("reader", sorted(READERS))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_fuzzed_lines_parse_or_are_refused_with_their_line(tmp_path: Path, reader: str, data: st.DataObject) -> None:
     records, read = READERS[reader]

@@ -37,7 +37,7 @@ def replayed_lru(trace, capacity: int, first_counted: int = 0) -> int:
     return hits
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(random_traces(), st.integers(0, 3))
 def test_the_curve_equals_a_replay_at_every_capacity(trace, first_counted):
     first_counted = min(first_counted, trace.n_requests)
@@ -68,7 +68,7 @@ def test_the_last_token_is_recomputed():
     assert lru_curve(trace).hit_rate(2) == 10 / 40
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(random_traces(outputs=False), st.integers(1, 30))
 def test_vllm_is_this_curve_one_block_later_where_nothing_else_differs(trace, capacity):
     tokens = trace.full_blocks * trace.block_tokens + 1

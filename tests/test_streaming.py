@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
 
@@ -19,7 +19,6 @@ from sim.streaming import stream
 from workloads import Trace, TraceError, parquet
 from workloads.batch import Batch, batch_of
 
-EASY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SOURCES = {
     "timeless": "def priority(block, cache):\n    return block.released\n",
     "exact": "def priority(block, cache):\n    return block.seen / (cache.now - block.inserted + 1.0) + block.turn\n",
@@ -58,7 +57,6 @@ def same(streamed, whole) -> None:
             assert a == b, field.name
 
 
-@EASY
 @given(
     random_traces(),
     st.sampled_from(["native", *SOURCES]),
@@ -150,7 +148,6 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, options, text):
 KEYS = np.array([0, 1, 2**32, 2**64 - 1, 2**63, 5 << 32, 0x9E3779B97F4A7C15, 42, 43, 44, 45, 46], np.uint64)
 
 
-@EASY
 @given(st.data(), st.integers(12, 16))
 def test_dense_ids_name_blocks(data, n_ids):
     """Against a dict: equal ids for equal keys while a block is kept, and never one id for two."""

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from small_traces import random_traces
 
@@ -23,10 +23,8 @@ from sim.twin_lru import twin_engine
 
 
 def examples(count: int):
-    """Return hypothesis settings: always the same examples, whatever the machine's speed."""
-    return settings(
-        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    """Return settings for so many examples."""
+    return settings(max_examples=count)
 
 
 RANDOM_POLICIES = 40

@@ -212,7 +212,7 @@ def test_an_orphan_is_recomputed_in_place():
 # ---- plain Python ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trace=random_traces(outputs=False), capacity=st.integers(1, 24))
 def test_equal_their_twins_in_flat_accounting(trace, capacity):
     for name, make in zoo_twins.TWINS.items():
@@ -222,7 +222,7 @@ def test_equal_their_twins_in_flat_accounting(trace, capacity):
 
 
 @pytest.mark.parametrize("mode", ["serial", "overlap"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(trace=random_traces(), capacity=st.integers(1, 24), most=st.sampled_from([2, 256]))
 def test_equal_their_twins_in_prefix_accounting(mode, trace, capacity, most):
     """The twins also assert that no block in use is evicted and that the cache never overflows."""
@@ -251,7 +251,7 @@ def without_full_last_blocks(trace: Trace) -> Trace:
 
 
 @pytest.mark.parametrize("mode", ["serial", "overlap"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trace=random_traces(), capacity=st.integers(1, 24))
 def test_lru_equals_vllm_without_second_copies(mode, trace, capacity):
     assume(trace.block_tokens > 1)

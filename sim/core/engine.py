@@ -91,12 +91,14 @@ def _decide(state, requests, i, hits, rules, admit, on_evict, counts):
                 held += 1
             break
         if node != replay.NONE:
-            # An orphan: its prefix is recomputed, and so is it.
-            if state.candidates.place_of[node] == replay.NONE:
+            # An orphan: its prefix is recomputed, and so is it; the old ones, copies too, go.
+            while node != replay.NONE and state.candidates.place_of[node] != replay.NONE:
+                heap.remove(state.candidates, state.candidates.place_of[node], rules.scoring != AT_EVICTION)
+                residency.evict(state, node, rules, on_evict, i, counts)
+                node = st.node_of(state, block)
+            if node != replay.NONE:
                 open_ = False
                 continue
-            heap.remove(state.candidates, state.candidates.place_of[node], rules.scoring != AT_EVICTION)
-            residency.evict(state, node, rules, on_evict, i, counts)
         residency.known(state, block, k, 0.0)
         residency.touch(state, block)
         if open_ and rules.has_admit:

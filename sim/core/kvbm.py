@@ -1,10 +1,12 @@
 """Dynamo KVBM's block pool with the inactive pools of `kvbm-logical`: MultiLRU, LRU and Lineage; serial.
 
-From source, not measured: ai-dynamo `lib/kvbm-logical`, `pools/inactive/backends`. Unused blocks are taken first, then the
-inactive pool gives blocks up. MultiLRU puts a released block in one of four lists by its frequency (thresholds 3, 8, 15)
-and evicts the oldest of the coldest; frequencies are 4-bit counts of matches and registrations, halved together after
-10 x `decay` of them, here exact where the engine has a count-min sketch. Lineage evicts the oldest leaf, and a parent
-that becomes a leaf keeps its place in time. A block computed twice is kept once. Blocks are released last to first.
+From source, not measured: ai-dynamo `lib/kvbm-logical`, `pools/{store.rs,inactive/backends}`, `registry`, `tinylfu.rs`.
+Unused blocks are taken first, then the inactive pool gives blocks up. MultiLRU puts a released block in one of four
+lists by its frequency (thresholds 3, 8, 15) and evicts the oldest of the coldest. A frequency is a 4-bit count, plus 1
+at every match and every new registration, that outlives the block; all are halved after 10 x `decay` increments, half
+of which count on (the engine subtracts a little more). Counts are exact here, the engine estimates them by a sketch.
+Lineage evicts the oldest leaf, and a parent that becomes a leaf keeps its place in time. A block computed twice is kept
+once, and that is no new registration.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Inactive(NamedTuple):
     """Blocks no request uses, and how often each id was seen."""
 
     nodes: npt.NDArray[np.void]
-    """`lists.new_nodes` with a list per level, oldest first. `resident`: 1 while the block is in the pool, in use or not;
+    """`lists.new_nodes` with a list per level, oldest first. `resident`: 1 while the block is in the pool, used or not;
     `children`: inactive blocks that continue it; `count`: frequency; `released`: order of its last release."""
     leaves: heap.Heap
     """Lineage only: inactive blocks that nothing inactive continues, by order of release."""
@@ -123,14 +125,13 @@ def _signature() -> Any:
     values = (replay.sample_requests(), replay.frozen(np.zeros(0), np.uint32), new_inactive(1))
     outputs = (types.int32[::1], types.float64[::1], types.int64[::1])
     thresholds = types.UniTuple(types.int64, LEVELS - 1)
-    return types.void(
-        *(numba.typeof(v) for v in values), types.int64, types.int64, thresholds, *(types.int64,) * 2, *outputs
-    )
+    kinds = (*(numba.typeof(value) for value in values), types.int64, types.int64)
+    return types.void(*kinds, thresholds, types.int64, types.boolean, types.int64, *outputs)
 
 
 @kernel(_signature())
 def replay_kvbm(
-    requests, parents, pool, policy, capacity, thresholds, decay, block_tokens, hits_out, start_out, counts
+    requests, parents, pool, policy, capacity, thresholds, decay, tail_first, block_tokens, hits_out, start_out, counts
 ):
     """Replay all requests, one at a time.
 
@@ -142,6 +143,7 @@ def replay_kvbm(
         capacity: Blocks.
         thresholds: Three ascending frequencies: the least of levels 1, 2 and 3.
         decay: Frequencies are halved after 10 times as many increments.
+        tail_first: Whether a request gives its blocks back last to first.
         block_tokens: Tokens per block.
         hits_out: int32 (n,), filled with hit blocks or `replay.UNSERVED`.
         start_out: float64 (n,), filled with arrival times in seconds.
@@ -165,16 +167,17 @@ def replay_kvbm(
         admitted = 0
         for k in range(start + hits, start + full):
             block = requests.block_ids[k]
-            _count(pool, block, decay)
             if pool.nodes[block].resident:
                 _take(pool, parents, block, policy)  # registered already: the second copy is given back at once
             else:
                 pool.nodes[block].resident = np.uint32(1)
+                _count(pool, block, decay)
                 admitted += 1
         counts[replay.RESIDENT] += admitted
         replay.account(counts, blocks - full)
-        for k in range(start + full - 1, start - 1, -1):
-            _give(pool, parents, requests.block_ids[k], policy, thresholds)
+        for k in range(full):
+            block = requests.block_ids[start + (full - 1 - k if tail_first else k)]
+            _give(pool, parents, block, policy, thresholds)
         counts[replay.HIT] += hits
         counts[replay.LOOKED_UP] += full
         counts[replay.ADMITTED] += admitted

@@ -27,6 +27,8 @@ _HOME = {
     "lmcache": "sim.engines.lmcache",
     "vllm-cpu-tier": "sim.engines.cpu_tier",
     "kvbm": "sim.engines.kvbm",
+    "tensorrt-llm": "sim.engines.trtllm",
+    "mooncake-store": "sim.engines.mooncake_store",
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from workloads.errors import TraceError
 from workloads.readers.assemble import Rows, assemble, checked_repairs
 from workloads.readers.lines import JsonLines, Record, source_of
 from workloads.trace import Trace
@@ -28,6 +29,7 @@ def read(
     block_tokens: int = 512,
     name: str | None = None,
     repair: str | Iterable[str] = (),
+    partial_tail: str = "drop",
 ) -> Trace:
     """Read a Mooncake JSONL file, plain or gzipped.
 
@@ -36,30 +38,37 @@ def read(
         block_tokens: Tokens per block; the file does not say (Mooncake's own traces: 512).
         name: Name of the trace; default: the file's name without suffixes.
         repair: Repairs allowed, see :func:`workloads.readers.assemble.assemble`: ``sort_time``, ``rechain``.
+        partial_tail: What becomes of the last id of a request, a partial block unless ``input_length`` is a multiple of
+            ``block_tokens``. "drop", as engines do: full blocks only. "block", as simulators do that ignore lengths: a
+            block like any other, the prompt rounded up to whole blocks (``kvevolve fidelity`` shows what that costs).
 
     Returns:
-        The trace, full blocks only. The last id of a request is a partial block unless ``input_length`` is a
-        multiple of ``block_tokens``; it is dropped and counted in provenance (``partial_tail_ids_dropped``).
+        The trace. Provenance counts the partial ids (``partial_tail_ids_dropped`` or ``_kept``).
 
     Raises:
         TraceError: naming file, line, field, what was expected and the fix.
     """
     file = Path(path)
     check_block_tokens(block_tokens)
+    if partial_tail not in ("drop", "block"):
+        raise TraceError(f"{file}: partial_tail={partial_tail!r}; fix: give drop or block")
     repairs = checked_repairs(repair, ("sort_time", "rechain"))
     source, rows, ids = JsonLines(file), Rows(), list[int]()
     sessions: dict[str | int, int] = {}
     for record in source.records():
-        _read_request(source, record, block_tokens, rows, ids)
+        _read_request(source, record, block_tokens, partial_tail == "block", rows, ids)
         if "session_id" in record or rows.session:
             rows.session += [-1] * (len(rows.line) - 1 - len(rows.session))
             rows.session.append(_session(source, record, sessions))
+    partial = sum(1 for tokens in rows.input_tokens if tokens % block_tokens)
+    if partial_tail == "block":
+        rows.input_tokens = [-(-tokens // block_tokens) * block_tokens for tokens in rows.input_tokens]
     provenance: dict[str, object] = {
         "format": "mooncake",
         "source": source_of(file),
         "time_unit": "ms",
-        "options": {"block_tokens": block_tokens, "repair": sorted(repairs)},
-        "partial_tail_ids_dropped": sum(1 for tokens in rows.input_tokens if tokens % block_tokens),
+        "options": {"block_tokens": block_tokens, "repair": sorted(repairs), "partial_tail": partial_tail},
+        f"partial_tail_ids_{'dropped' if partial_tail == 'drop' else 'kept'}": partial,
     }
     return assemble(
         source,
@@ -72,7 +81,9 @@ def read(
     )
 
 
-def _read_request(source: JsonLines, record: Record, block_tokens: int, rows: Rows, ids: list[int]) -> None:
+def _read_request(
+    source: JsonLines, record: Record, block_tokens: int, keep_tail: bool, rows: Rows, ids: list[int]
+) -> None:
     """Check one line and append it to the columns."""
     if "timestamp" not in record and ("delay" in record or "delay_ms" in record):
         source.refuse("timestamp", "an arrival time", None, "closed-loop rows: convert delays to absolute times first")
@@ -87,13 +98,13 @@ def _read_request(source: JsonLines, record: Record, block_tokens: int, rows: Ro
             f"{len(listed)} ids",
             "give the trace's own block_tokens, or repair the line",
         )
-    full = tokens // block_tokens
-    ids.extend(listed[:full])
+    kept = len(listed) if keep_tail else tokens // block_tokens
+    ids.extend(listed[:kept])
     rows.line.append(source.line)
     rows.arrival_ms.append(arrival)
     rows.input_tokens.append(tokens)
     rows.output_tokens.append(output)
-    rows.counts.append(full)
+    rows.counts.append(kept)
     source.note_unused(record, _USED)
 
 

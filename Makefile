@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 evolve: $(VENV)/.installed  ## evolve a policy, keyless; ARGS="--iterations 200" for more
 	$(BIN)/kvevolve evolve $(ARGS)
 
-test: lint  ## lint, types, import rules, tests
-	$(BIN)/python -m pytest $(ARGS)
+test: lint  ## lint, types, import rules, tests, on up to four cores
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -26,7 +26,7 @@ coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run 
 	$(BIN)/python -m coverage report --data-file=$(VENV)/.coverage --fail-under=90
 
 boundscheck: $(VENV)/.installed-dev  ## all tests with every array index of the kernels checked
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest $(ARGS)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.installed-dev  ## coverage-guided fuzzing of the trace readers; ARGS="-max_total_time=600"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'

@@ -51,7 +51,7 @@ def test_evolve_reports_and_records(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_resumes(tmp_path: Path) -> None:
-    more = ("--iterations", "80")
+    more = ("--iterations", "30")
     started = subprocess.Popen(command(tmp_path, *more), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and started.poll() is None:
@@ -65,7 +65,7 @@ def test_a_killed_run_resumes(tmp_path: Path) -> None:
     run = only_run(tmp_path)
     before = run.latest_checkpoint()
     assert before is not None
-    assert int(before.name[11:]) < 80
+    assert int(before.name[11:]) < 30
     done = subprocess.run(
         command(tmp_path, *more, "--resume", str(run.root)), cwd=ROOT, capture_output=True, text=True, timeout=400
     )
@@ -73,7 +73,7 @@ def test_a_killed_run_resumes(tmp_path: Path) -> None:
     assert "resuming after iteration" in done.stderr
     after = run.latest_checkpoint()
     assert after is not None
-    assert int(after.name[11:]) == 80
+    assert int(after.name[11:]) == 30
 
 
 def test_config_resolution(tmp_path: Path) -> None:

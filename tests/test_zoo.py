@@ -204,7 +204,7 @@ def test_an_orphan_is_recomputed_in_place():
     pinned. Request 3 hits all but the last block (last-token rule).
     """
     trace = hand_trace([[0, 1, 2], [9], [0, 1, 2], [0, 1, 2]], [30, 10, 30, 30])
-    result = simulate(trace, "mru", 3)
+    result = simulate(trace, "zoo:mru", 3)
     assert result.hit_blocks_per_request.tolist() == [0, 0, 0, 2]
     assert (result.admitted_blocks, result.evicted_blocks) == (5, 2)
 

@@ -1,4 +1,4 @@
-"""Speed of every engine, of the zoo, the bounds and the stack distances, on the conversation trace: part of `make bench`.
+"""Speed of every engine, the zoo, the bounds and stack distances on the conversation trace: part of `make bench`.
 
 Every line is the median of runs taken in turn (A B A B …) in this process; quote ratios, the machine is noisy.
 """

@@ -17,8 +17,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-bench  ## speed and memory, interleaved with libCacheSim
-	$(BIN)/python tests/bench/bench.py $(ARGS)
+bench: $(VENV)/.installed-bench  ## speed and memory against the targets, interleaved with libCacheSim; 15 minutes
+	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python tests/bench/engines_bench.py
+	$(BIN)/python tests/bench/stream_bench.py $(ARGS)
 
 coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run as plain Python
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run --source=sim/core --data-file=$(VENV)/.coverage -m pytest \
@@ -46,7 +48,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search,parquet,bench]'
 	touch $@ $(VENV)/.installed
 
 clean:

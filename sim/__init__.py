@@ -1,8 +1,9 @@
 """kvevolve: discover KV prefix-cache policies, with an engine-exact block-level simulator as the fitness function.
 
-`simulate(trace, policy, capacity)` replays; `optimum` and `ceiling` bound; `compare` sets policies side by side on a
-panel; `explain` says where a policy loses hits; `check_policy` says why a policy would be refused. Names are imported
-when first used, so that a process that runs candidates loads no more than it needs.
+`simulate(trace, policy, capacity)` replays, `sweep` at many capacities, `stream` from a file larger than memory;
+`optimum` and `ceiling` bound; `compare` sets policies side by side on a panel, `evaluate_many` scores candidates;
+`explain` says where a policy loses hits; `check_policy` says why a policy would be refused. Names are imported when
+first used, so that a process that runs candidates loads no more than it needs.
 """
 
 from __future__ import annotations

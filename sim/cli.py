@@ -10,11 +10,22 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sim import cli_bounds, cli_explain, cli_fidelity, cli_stream, cli_sweep
+from sim.cli_arguments import (
+    POLICY,
+    add_capacity,
+    add_executor,
+    add_json,
+    add_replay,
+    add_trace,
+    executor_of,
+    replay_options,
+    shown,
+)
+from sim.meter import Meter
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,11 +50,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _progress(done: int, jobs: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done} of {jobs}", end="\n" if done == jobs else "", file=sys.stderr, flush=True)
-
-
 def _print(options: argparse.Namespace, content: dict[str, Any], text: str) -> None:
     print(json.dumps(content, indent=2, sort_keys=True) if options.json else text)
 
@@ -52,19 +58,11 @@ def _run(options: argparse.Namespace) -> int:
     from sim.simulation import simulate
     from workloads import load
 
-    keys = ("engine", "mode", "decode", "orphans", "ghost_blocks", "prefill_tokens_per_s", "decode_s_per_token")
-    chosen = {key: getattr(options, key) for key in (*keys, "max_running") if getattr(options, key) is not None}
     trace = load(options.trace)
-    result = simulate(trace, options.policy, options.capacity, **chosen)
+    result = simulate(trace, options.policy, options.capacity, **replay_options(options))
     memory = result.kv_bytes(int(options.model) if options.model.isdigit() else options.model)
     content = result.to_dict() | memory | {"model": options.model}
-    lines = [repr(trace)]
-    for name, value in content.items():
-        inner = value.items() if isinstance(value, dict) else [(name, value)]
-        lines += [
-            f"{key:<26} {entry:.6g}" if isinstance(entry, float) else f"{key:<26} {entry}" for key, entry in inner
-        ]
-    _print(options, content, "\n".join(lines))
+    _print(options, content, "\n".join([repr(trace), *shown(content)]))
     return 0
 
 
@@ -74,7 +72,7 @@ def _score(options: argparse.Namespace) -> int:
 
     panel = load_panel(options.split, options.panel)
     scored = evaluate_many(
-        options.files, options.split, options.panel, options.executor, options.workers, progress=_progress
+        options.files, options.split, options.panel, executor_of(options), options.workers, progress=Meter().count
     )
     contents, texts = [], []
     for path, found in zip(options.files, scored, strict=True):
@@ -95,7 +93,7 @@ def _compare(options: argparse.Namespace) -> int:
     from sim.comparison import compare
 
     found = compare(
-        options.policies, options.split, options.panel, options.executor, options.workers, progress=_progress
+        options.policies, options.split, options.panel, executor_of(options), options.workers, progress=Meter().count
     )
     head = f"{found.marks.panel.name} {found.marks.panel.split} {found.marks.panel.fingerprint[:12]}"
     _print(options, found.to_dict(), f"{head}\n{found}")
@@ -202,25 +200,32 @@ def _trace_convert(options: argparse.Namespace) -> int:
 def _trace_fetch(options: argparse.Namespace) -> int:
     from workloads.fetch import fetch
 
+    meter = Meter()
+
     def progress(name: str, done: int, total: int | None) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{name} {done / 1e6:.1f} MB of {(total or 0) / 1e6:.1f} MB", end="", file=sys.stderr)
+        meter.tell(f"{name} {done / 1e6:.1f} MB of {(total or 0) / 1e6:.1f} MB", done == total)
 
     for path in fetch(options.collection, progress=progress):
         print(path)
     return 0
 
 
-def _version() -> str:
-    try:
-        return version("kvevolve")
-    except PackageNotFoundError:
-        return "not installed"
+class _Version(argparse.Action):
+    """Looks the version up when asked for it: that reads the metadata of all packages."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(version("kvevolve"))
+        except PackageNotFoundError:
+            print("not installed")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kvevolve", description="Discover KV prefix-cache policies.")
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_run(verbs)
     cli_sweep.add(verbs)
@@ -228,11 +233,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
     verb.add_argument("files", type=Path, nargs="+", metavar="FILE")
     _panel_arguments(verb, "train", ("train", "validation"))
-    _executor_arguments(verb)
+    add_executor(verb)
     verb = _add(verbs, "compare", _compare, "compare policies on a panel", json_output=True)
-    verb.add_argument("policies", nargs="+", help="files or shipped names")
+    verb.add_argument("policies", nargs="+", help="shipped names, zoo:NAME or files")
     _panel_arguments(verb, "validation", ("train", "validation", "test"))
-    _executor_arguments(verb)
+    add_executor(verb)
     cli_explain.add(verbs)
     verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
     verb.add_argument("file")
@@ -241,10 +246,10 @@ def _parser() -> argparse.ArgumentParser:
     cli_fidelity.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
-    _add(verbs, "policies", _policies, "list the shipped policies")
+    _add(verbs, "policies", _policies, "list the shipped policies and the zoo")
     verb = _add(verbs, "panel", _panel, "describe a panel")
     verb.add_argument("split", nargs="?", default="train", choices=("train", "validation", "test"))
-    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+    _traces_argument(verb)
     trace = verbs.add_parser("trace", help="inspect, convert and fetch traces")
     kinds = trace.add_subparsers(required=True, metavar="ACTION")
     verb = _add(kinds, "info", _trace_info, "describe a trace")
@@ -261,33 +266,25 @@ def _add(verbs: Any, name: str, call: Callable[..., int], text: str, json_output
     verb = verbs.add_parser(name, help=text, description=text)
     verb.set_defaults(verb=call)
     if json_output:
-        verb.add_argument("--json", action="store_true", help="print JSON")
+        add_json(verb)
     return verb
+
+
+def _traces_argument(verb: Any) -> None:
+    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
 
 
 def _panel_arguments(verb: Any, default: str, splits: Sequence[str]) -> None:
     verb.add_argument("--panel", dest="split", default=default, choices=splits)
-    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
-
-
-def _executor_arguments(verb: Any) -> None:
-    verb.add_argument("--executor", default="serial", choices=("serial", "process", "ray"), help="results are equal")
-    verb.add_argument("--workers", type=int, metavar="N", help="most jobs at a time (default: one a core)")
+    _traces_argument(verb)
 
 
 def _add_run(verbs: Any) -> None:
     verb = _add(verbs, "run", _run, "replay one trace at one capacity", json_output=True)
-    verb.add_argument("trace", help="short name, file, or format:path?option=value")
-    verb.add_argument("--policy", default="native", help="the engine's own, a shipped name or a file (default: native)")
-    verb.add_argument("--capacity", default="5%", help="blocks, or a share of the distinct blocks (default: 5%%)")
-    verb.add_argument("--engine", help="see `kvevolve engines`; name?parameter=value (default: vllm>=0.23)")
-    verb.add_argument("--mode", choices=("serial", "overlap"))
-    verb.add_argument("--decode", choices=("none", "private", "infer"))
-    verb.add_argument("--orphans", action="store_true", default=None, help="let parents leave before their children")
-    verb.add_argument("--ghost-blocks", type=int, help="blocks remembered beyond the cache")
-    verb.add_argument("--prefill-tokens-per-s", type=float)
-    verb.add_argument("--decode-s-per-token", type=float)
-    verb.add_argument("--max-running", type=int)
+    add_trace(verb)
+    verb.add_argument("--policy", default="native", help=POLICY)
+    add_capacity(verb)
+    add_replay(verb)
     verb.add_argument("--model", default="llama-3.1-8b", help="for KV bytes: a model name, or bytes per token")
 
 
@@ -299,7 +296,7 @@ def _add_evolve(verbs: Any) -> None:
     verb.add_argument("--iterations", type=int)
     verb.add_argument("--seed", type=int)
     verb.add_argument("--tune-evaluations", type=int, default=18, help="passes of the final tuning (default: 18)")
-    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+    _traces_argument(verb)
     verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
     verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")
 

@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from sim.cli_arguments import add_json, add_trace
 from sim.value import FLOPS_PER_S, OBJECTIVES
 
 
@@ -16,12 +17,12 @@ def add(verbs: Any) -> None:
     text = "bounds on what prefix hits can save, certified"
     verb = verbs.add_parser("bounds", help=text, description=text)
     verb.set_defaults(verb=_bounds)
-    verb.add_argument("trace", help="short name, file, or format:path?option=value")
+    add_trace(verb)
     verb.add_argument("--capacities", default="1%,2%,5%,10%,20%", help="blocks or shares, separated by commas")
     verb.add_argument("--objective", default="tokens", choices=tuple(OBJECTIVES))
     verb.add_argument("--model", default="llama-3.1-8b", help="for bytes, flops and seconds")
     verb.add_argument("--flops-per-s", type=float, default=FLOPS_PER_S, help="rate of prefill, for seconds")
-    verb.add_argument("--json", action="store_true", help="print JSON")
+    add_json(verb)
 
 
 def _bounds(options: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sim.cli_arguments import add_capacity, add_json, add_trace
+
 QUIET_S = 2.0
 """Progress is said from this time on."""
 
@@ -18,13 +20,13 @@ def add(verbs: Any) -> None:
     text = "say where a policy loses hits: to eviction, to admission, to which blocks"
     verb = verbs.add_parser("explain", help=text, description=text)
     verb.set_defaults(verb=_explain)
-    verb.add_argument("policy", help="a shipped name or a file; the engine's own LRU is `lru`")
-    verb.add_argument("trace", help="short name, file, or format:path?option=value")
-    verb.add_argument("--capacity", default="5%", help="blocks, or a share of the distinct blocks (default: 5%%)")
-    verb.add_argument("--ghost-blocks", type=int, help="blocks remembered beyond the cache")
+    verb.add_argument("policy", help="a shipped name or a file; native, the engine's own LRU, is explained as `lru`")
+    add_trace(verb)
+    add_capacity(verb)
+    verb.add_argument("--ghost-blocks", type=int, metavar="N", help="blocks remembered beyond the cache")
     verb.add_argument("--costliest", type=int, default=5, metavar="N", help="decisions to list (default: 5)")
     verb.add_argument("--figures", type=Path, metavar="DIR", help="write PNG figures (needs the extra `figures`)")
-    verb.add_argument("--json", action="store_true", help="print JSON")
+    add_json(verb)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -38,9 +40,10 @@ def _explain(options: argparse.Namespace) -> int:
     from workloads import load
 
     if options.figures:
-        from sim.explanation_figures import require
+        from sim.plotting import load as load_extra
 
-        require()
+        load_extra("matplotlib")
+        options.figures.mkdir(parents=True, exist_ok=True)
     progress("reading the trace")
     trace = load(options.trace)
     ghosts = {} if options.ghost_blocks is None else {"ghost_blocks": options.ghost_blocks}

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sim.cli_arguments import add_json, add_trace
+
 if TYPE_CHECKING:
     from workloads import Trace
 
@@ -15,14 +17,14 @@ def add(verbs: Any) -> None:
     """Add the verb to the command line."""
     text = "measure what each modelling choice is worth, in hits"
     verb = verbs.add_parser("fidelity", help=text, description=text)
-    verb.add_argument("trace", help="short name, file, or format:path?option=value")
+    add_trace(verb)
     verb.add_argument(
         "--capacity",
         nargs="+",
         metavar="BLOCKS",
         help="blocks or shares of the distinct blocks (default: 1000 … 50000)",
     )
-    verb.add_argument("--json", action="store_true", help="print JSON")
+    add_json(verb)
     verb.set_defaults(verb=_fidelity)
 
 

@@ -90,7 +90,7 @@ def compare(
     Args:
         policies: Names ("zoo:arc" too), files or `Policy` objects; "vllm" is always shown.
         split: "train", "validation" or "test". The test split is for reports: use it once, at the end.
-        which: "auto", "real" or "synthetic".
+        which: "auto", "real", "mooncake" or "synthetic".
         executor: "serial", "process" or "ray", see `sim.executor.run`; the result is the same.
         workers: Most replays at a time.
         progress: Called as progress(replays done, all replays).

@@ -42,7 +42,7 @@ class Point:
 
     @property
     def filled(self) -> bool:
-        """Whether the cache was ever full; beyond a capacity where it is not, more cache changes nothing."""
+        """Whether the cache was ever full; where it was not and no prompt was too large, more cache changes nothing."""
         return self.peak_used_blocks is None or self.peak_used_blocks >= self.replayed_blocks
 
 
@@ -165,9 +165,9 @@ class Sweep:
             table(["blocks", "share", *(f"{name} " for name in self.policies)], rows, "r" * (2 + len(self.policies))),
         ]
         found = self.points.values()
-        if any(not p.filled for p in found):
+        if any(_mark(p) == "~" for p in found):
             lines.append("~ the cache was never full: more of it changes nothing")
-        if any(p.unserved_requests for p in found):
+        if any(_mark(p) == "!" for p in found):
             lines.append("! some prompts are larger than the cache and were not run")
         if "sample" in self.settings:
             lines.append(f"an estimate: {self.settings['sample']:g} of the sessions or prefix families replayed")
@@ -179,8 +179,7 @@ class Sweep:
         point = self.points.get((policy, capacity_blocks))
         if point is None:
             return "- "
-        mark = "!" if point.unserved_requests else " " if point.filled else "~"
-        return f"{100 * self._share(point.hit_tokens):.2f}{mark}"
+        return f"{100 * self._share(point.hit_tokens):.2f}{_mark(point)}"
 
     def _share(self, tokens: int) -> float:
         return tokens / self.counted_tokens if self.counted_tokens else 0.0
@@ -188,6 +187,10 @@ class Sweep:
     def _sorted_points(self) -> list[Point]:
         order = list(self.policies)
         return sorted(self.points.values(), key=lambda p: (order.index(p.policy), p.capacity_blocks))
+
+
+def _mark(point: Point) -> str:
+    return "!" if point.unserved_requests else " " if point.filled else "~"
 
 
 _PLAIN = (

@@ -1,22 +1,21 @@
 """An `Explanation` as PNG figures: crossed replays, mistakes by group, what tells the costly ones.
 
-Needs the extra `figures` (matplotlib), loaded when first drawn. Must not know how anything was found.
+Must not know how anything was found.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.explanation_text import TITLES, telling
+from sim.plotting import GRID, INK, MUTED, load, new_figure, save, thousands
 
 if TYPE_CHECKING:
     from sim.decisions import Decisions
     from sim.explanation import Explanation
 
-POLICY, ORACLE, INK, MUTED, GRID = "#4477aa", "#ccbb44", "#222222", "#777777", "#e3e3e3"
-MISTAKE, LOST = "#bbbbbb", "#cc6677"
+POLICY, ORACLE, MISTAKE, LOST = "#4477aa", "#ccbb44", "#bbbbbb", "#cc6677"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -33,45 +32,31 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def require() -> None:
-    """Check that figures can be drawn.
-
-    Raises:
-        ValueError: If matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("figures need matplotlib; install the extra: pip install 'kvevolve[figures]'")
-
-
 def draw(found: Explanation, folder: Path) -> list[Path]:
     """Write the figures as PNG files and return their paths.
 
     Raises:
-        ValueError: If matplotlib is not installed.
+        ModuleNotFoundError: If matplotlib is not installed.
         OSError: If the folder cannot be written.
     """
-    require()
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    folder.mkdir(parents=True, exist_ok=True)
+    style = load("matplotlib").rc_context(STYLE)
     head = f"{found.policy} on {found.trace}, {found.capacity_blocks:,} blocks"
     paths = []
 
-    def save(figure: Figure, name: str) -> None:
+    def keep(figure: Any, name: str) -> None:
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], bbox_inches="tight", facecolor="white")
+        save(figure, paths[-1], bbox_inches="tight", facecolor="white")
 
-    with mpl.rc_context(STYLE):
-        save(_replays(Figure(figsize=(7, 2.6)), found, head), "replays")
+    with style:
+        keep(_replays(new_figure(7, 2.6), found, head), "replays")
         for kind, (title, mistake, costly, _) in TITLES.items():
             decisions = getattr(found, kind)
             if decisions.mistakes:
-                save(_groups(Figure, decisions, f"{title}, {mistake} · {head}", mistake), f"{kind}_by_group")
+                keep(_groups(decisions, f"{title}, {mistake} · {head}", mistake), f"{kind}_by_group")
             shown = telling(decisions.separations)
             if shown:
-                figure = Figure(figsize=(6.5, 1.1 + 0.3 * len(shown)))
-                save(_separations(figure, shown, f"{title}: what tells the {costly}\n{head}", costly), f"{kind}_fields")
+                figure = new_figure(6.5, 1.1 + 0.3 * len(shown))
+                keep(_separations(figure, shown, f"{title}: what tells the {costly}\n{head}", costly), f"{kind}_fields")
     return paths
 
 
@@ -96,19 +81,19 @@ def _replays(figure: Any, found: Explanation, head: str) -> Any:
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlim(0, 1.3 * max(best, 1))
-    axes.xaxis.set_major_formatter(_thousands)
+    axes.xaxis.set_major_formatter(thousands)
     axes.set_xlabel("hit blocks", color=MUTED)
     axes.set_title(f"Who decides · {head}", pad=20)
     _plain(axes)
     return figure
 
 
-def _groups(figure_class: Any, decisions: Decisions, head: str, mistake: str) -> Any:
+def _groups(decisions: Decisions, head: str, mistake: str) -> Any:
     """Draw a panel per field: share of mistakes per group, and where the lost hits are."""
     costs = decisions.hit_blocks_lost > 0
     fields = list(decisions.groups)
     heights = [len(decisions.groups[name]) for name in fields]
-    figure = figure_class(figsize=(9 if costs else 5.5, 0.9 + sum(0.24 * height + 0.45 for height in heights)))
+    figure = new_figure(9 if costs else 5.5, 0.9 + sum(0.24 * height + 0.45 for height in heights))
     grid = figure.subplots(len(fields), 1 + costs, squeeze=False, height_ratios=heights, sharex="col")
     for row, name in enumerate(fields):
         groups = decisions.groups[name]
@@ -138,7 +123,7 @@ def _groups(figure_class: Any, decisions: Decisions, head: str, mistake: str) ->
     grid[-1][0].set_xlabel(f"share of decisions {mistake}", color=MUTED)
     if costs:
         grid[-1][1].set_xlabel("hit blocks lost", color=MUTED)
-        grid[-1][1].xaxis.set_major_formatter(_thousands)
+        grid[-1][1].xaxis.set_major_formatter(thousands)
     figure.tight_layout()
     figure.align_ylabels(grid[:, 0])
     figure.suptitle(head, x=0.02, y=1.0, ha="left", va="bottom", fontsize=10, fontweight="bold")
@@ -160,10 +145,6 @@ def _separations(figure: Any, shown: Any, head: str, costly: str) -> Any:
     axes.set_title(head, pad=10)
     _plain(axes)
     return figure
-
-
-def _thousands(value: float, place: int) -> str:
-    return f"{value:,.0f}"
 
 
 def _plain(axes: Any) -> None:

@@ -1,13 +1,12 @@
-"""Draws a sweep: hit rate against cache size. Knows curves; matplotlib is an extra, imported when first drawn."""
+"""Draws a sweep: hit rate against cache size. Knows curves and their colours."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
+from sim import plotting
 from sim.curves import LRU_FLAT, OPTIMUM, Sweep
-from workloads.atomic import atomic_write
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5539", "#5E3C99")
 """Okabe and Ito, 2008: told apart by readers with any colour vision, and two more."""
@@ -18,20 +17,12 @@ def draw(sweep: Sweep, path: Path) -> None:
     """Write a figure; the suffix chooses the format (.png, .pdf, .svg).
 
     Raises:
-        RuntimeError: If matplotlib is not installed.
+        ModuleNotFoundError: If matplotlib is not installed.
         ValueError: If the format is unknown.
     """
-    try:
-        canvas: Any = importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise RuntimeError("figures need matplotlib; fix: pip install 'kvevolve[figures]'") from None
-    figure = canvas.Figure(figsize=(6.4, 4.2), layout="constrained")
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"{path}: no such figure format; name the file .png, .pdf or .svg")
+    figure = plotting.new_figure(6.4, 4.2, layout="constrained")
     _draw(figure.subplots(), sweep)
-    with atomic_write(path) as handle:
-        figure.savefig(handle, format=kind, dpi=160)
+    plotting.save(figure, path, dpi=160)
 
 
 def _draw(axes: Any, sweep: Sweep) -> None:
@@ -56,7 +47,7 @@ def _draw(axes: Any, sweep: Sweep) -> None:
 
 
 def _label(axes: Any, sweep: Sweep) -> None:
-    ticker: Any = importlib.import_module("matplotlib.ticker")
+    ticker = plotting.load("matplotlib.ticker")
     axes.set_xscale("log")
     axes.set_ylim(0, min(100.0, 100 * sweep.ceiling * 1.08 + 1))
     axes.set_xlabel("cache size (blocks)")
@@ -66,7 +57,7 @@ def _label(axes: Any, sweep: Sweep) -> None:
     shares.set_xlabel("cache size (% of distinct blocks)", fontsize=9)
     for axis in (axes.xaxis, shares.xaxis):
         axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axis.set_major_formatter(plotting.thousands)
         axis.set_minor_locator(ticker.NullLocator())
     notes = [f"engine {sweep.settings['engine']}"] if "engine" in sweep.settings else []
     if sweep.settings["warmup"] not in ("0", "0%"):
@@ -74,6 +65,6 @@ def _label(axes: Any, sweep: Sweep) -> None:
     if "sample" in sweep.settings:
         notes.append(f"estimated from a sample of {sweep.settings['sample']:g}")
     axes.set_title(", ".join([sweep.trace, *notes]), fontsize=10)
-    axes.grid(True, which="major", color="0.9", linewidth=0.8)
+    axes.grid(True, which="major", color=plotting.GRID, linewidth=0.8)
     axes.spines[["right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="best")

@@ -31,6 +31,10 @@ from sim.executor import RETRIES, Failed, Job, WorkerLost, cores, portable
 
 _ALIGNMENT = 64
 _SIMULATOR = "sim.simulation"
+_NOT_STARTED = (
+    "no worker process got as far as its first job, see above; fix: workers import the script that was started, so put "
+    "what it does under: if __name__ == '__main__':"
+)
 _context = multiprocessing.get_context("forkserver")
 _inputs: _Inputs | None = None
 """In a worker: what jobs share."""
@@ -45,7 +49,14 @@ def outcomes(
     alone, which names the culprit, and then the others go on.
     """
     _context.set_forkserver_preload([_SIMULATOR, call.__module__])  # has no effect once the fork server runs
-    with closing(_Inputs.store(shared)) as inputs:
+    try:
+        stored = _Inputs.store(shared)
+    except OSError as error:
+        error.add_note(
+            f"writing what workers share to {tempfile.gettempdir()}; fix: name a folder with room in $TMPDIR"
+        )
+        raise
+    with closing(stored) as inputs:
         left = dict.fromkeys(range(len(jobs)))
         width = min(workers or cores(), len(jobs))
         while left:
@@ -67,12 +78,15 @@ def _pool(
     waiting = iter(list(left))
     running: dict[Future[Any], int] = {}
     near, far = _context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(width, _context, _begin, (inputs, near, dict(os.environ)))
+    heard, ready = _context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(width, _context, _begin, (inputs, near, ready, dict(os.environ)))
+    idle = False
     try:
         while True:
             for index in islice(waiting, width - len(running)):
                 running[pool.submit(_work, call, jobs[index])] = index
             if not running:
+                idle = True
                 return []
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 error = future.exception()
@@ -82,13 +96,15 @@ def _pool(
                 del left[index]
                 yield index, Failed(error) if isinstance(error, Exception) else future.result()
     except BrokenProcessPool:
+        if not heard.poll():
+            raise RuntimeError(_NOT_STARTED) from None
         return sorted(running.values())
     finally:
-        if running:
-            far.close()  # what still runs is not wanted: its workers leave at once
+        if not idle:
+            far.close()  # what still runs, or was being started, is not wanted: its workers leave at once
         pool.shutdown(cancel_futures=True)
-        far.close()
-        near.close()
+        for end in (far, near, heard, ready):
+            end.close()
 
 
 class _Inputs:
@@ -142,7 +158,7 @@ def _received(file: Any, index: dict[str, tuple[bytes, list[tuple[int, int]]]]) 
     return _Inputs(file.detach(), index)
 
 
-def _begin(inputs: _Inputs, lifeline: Connection, environment: Mapping[str, str]) -> None:
+def _begin(inputs: _Inputs, lifeline: Connection, ready: Connection, environment: Mapping[str, str]) -> None:
     """Prepare a worker: Ctrl-C is for the parent, the environment is the parent's of today, not the fork server's."""
     global _inputs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -150,6 +166,7 @@ def _begin(inputs: _Inputs, lifeline: Connection, environment: Mapping[str, str]
     os.environ.update(environment)
     threading.Thread(target=_leave_with, args=(lifeline,), daemon=True).start()
     _inputs = inputs
+    ready.send_bytes(b"1")
 
 
 def _leave_with(lifeline: Connection) -> None:

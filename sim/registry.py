@@ -34,6 +34,11 @@ def load_policy(policy: str | Path | Policy) -> Policy:
         return Policy.from_file(shipped[str(policy)])
     if Path(policy).is_file():
         return Policy.from_file(policy)
+    if str(policy).startswith("zoo:"):
+        raise ValueError(
+            f"policy {str(policy)!r} runs natively and has no file: `run`, `sweep` and `compare` replay it, on engines "
+            "vllm>=0.23 and flat; give a shipped name or a file here"
+        )
     near = difflib.get_close_matches(str(policy), [*shipped, "vllm"], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from sim.bounds import Bound
 from sim.core import engine as core
-from sim.core import replay, residency, shadow
+from sim.core import residency, shadow
 from sim.core import state as st
 from sim.core.decision_log import Log, new_log
+from sim.engines.outputs import named, new_counts
 from sim.engines.vllm import rules_of
 from sim.options import Options, Replay
 from sim.policy.compiler import Compiled
@@ -109,8 +110,8 @@ def replay_shadowed(
     decisions = logged.counts["admitted_blocks"] + logged.counts["bypassed_blocks"] if logged else 0
     stride = max(1, -(-max(evictions, decisions) // records))
     log = new_log(evictions, decisions, stride, n_ids + copies)
-    hits, counts = np.zeros(trace.n_requests, np.int32), np.zeros(len(replay.COUNTERS), np.int64)
+    hits, counts = np.zeros(trace.n_requests, np.int32), new_counts()
     hooks = core.Hooks(*(getattr(compiled, name) for name in core.Hooks._fields))
     modes = shadow.Modes(oracle_eviction, oracle_admission, stride)
     shadow.replay_shadowed(prepared.requests, prepared.labels, state, future, log, hooks, rules, modes, hits, counts)
-    return Shadowed(dict(zip(replay.COUNTERS, counts.tolist(), strict=True)), hits, log, stride)
+    return Shadowed(named(counts), hits, log, stride)

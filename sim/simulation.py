@@ -111,6 +111,8 @@ def resolve(policy: str | Path | Policy | Compiled, engine: engines.Engine) -> s
             return zoo.PREFIX + classic
     if engine.run_user is None:
         raise ValueError(f"engine {engine.name!r} runs its own policies only: {', '.join(engine.policies)}")
+    if engine.run_zoo is None and isinstance(policy, str) and policy.startswith(zoo.PREFIX):
+        raise ValueError(f"engine {engine.name!r} does not replay the zoo, {policy!r}; vllm>=0.23 and flat do")
     return policy if isinstance(policy, Compiled) else load_policy(policy)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sim.core.replay import Requests, Running, carry_running, frozen
 from sim.core.view import Labels
 from sim.prepared import Prepared
+from workloads import chains
 
 _OFFSETS = ("offsets", "generated_offsets")
 _IDS = ("block_ids", "generated_ids")
@@ -59,7 +60,8 @@ def following(last: Step | None, running: Running, requests: Requests, labels: L
         if name not in (*_OFFSETS, *_IDS):
             columns[name] = frozen(np.concatenate([old[carried], new]), new.dtype)
     for offsets, ids in zip(_OFFSETS, _IDS, strict=True):
-        kept, values = _rows(getattr(last.requests, offsets), getattr(last.requests, ids), carried)
+        rows = getattr(last.requests, offsets), getattr(last.requests, ids)
+        kept, values = chains.take_rows(*rows, carried.astype(np.int64))
         new_offsets, new_values = getattr(requests, offsets), getattr(requests, ids)
         columns[offsets] = frozen(np.concatenate([kept, new_offsets[1:] + kept[-1]]), np.int64)
         columns[ids] = frozen(np.concatenate([values, new_values]), np.uint32)
@@ -72,12 +74,3 @@ def following(last: Step | None, running: Running, requests: Requests, labels: L
         np.concatenate([last.hits[carried], np.zeros(n, np.int32)]),
         np.concatenate([last.start_s[carried], np.zeros(n)]),
     )
-
-
-def _rows(
-    offsets: npt.NDArray[np.int64], values: npt.NDArray[np.uint32], rows: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """Gather rows of a CSR structure."""
-    parts = [values[offsets[row] : offsets[row + 1]] for row in rows.tolist()]
-    lengths = [part.size for part in parts]
-    return np.cumsum([0, *lengths]), np.concatenate([np.zeros(0, np.uint32), *parts])

@@ -20,7 +20,8 @@ from sim import engines
 from sim.core import idmap
 from sim.core.replay import Requests, frozen
 from sim.core.view import Labels
-from sim.engines.vllm import NativeSteps, PolicySteps, named
+from sim.engines.outputs import named
+from sim.engines.vllm import NativeSteps, PolicySteps
 from sim.options import Options, Replay
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy

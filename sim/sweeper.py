@@ -19,13 +19,13 @@ from sim import engines, executor
 from sim.bounds import ceiling, optimum
 from sim.capacities import Capacities, first_counted, parse_capacities
 from sim.core import compiled
-from sim.curves import LRU_FLAT, OPTIMUM, Point, Sweep
+from sim.curves import BOUNDLESS, LRU_FLAT, OPTIMUM, Point, Sweep
 from sim.lru_curve import lru_curve
 from sim.options import Options
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy
 from sim.simulation import resolve, simulate
-from workloads.sampling import spatial_sample
+from workloads.sampling import Sample, spatial_sample
 from workloads.trace import Trace
 
 __all__ = ["LRU_FLAT", "OPTIMUM", "Progress", "SweepStopped", "sweep"]
@@ -87,7 +87,8 @@ def sweep(
             engine's own default policy and the offline optimum are always there.
         capacities: "0.5%..50%", "1%,2%,5000", or a sequence of sizes.
         points: How many sizes a range becomes.
-        warmup: Requests replayed but not counted, see `sim.capacities.first_counted`.
+        warmup: Requests replayed but not counted, see `sim.capacities.first_counted`; of the whole trace, also where a
+            sample of it is replayed.
         sample: Share of the request groups to replay, the caches shrunk along, see `workloads.sampling`.
         seed: Of the sample.
         executor: See `sim.executor.run`.
@@ -95,7 +96,7 @@ def sweep(
         progress: Called as replays finish.
         done: What an earlier, equal sweep found; not replayed again.
         keep: Called with all that is done as replays finish.
-        options: Fields of `Options`, and parameters of the engine.
+        options: Fields of `Options`, and parameters of the engine; an `eviction_sample` is of the user policies alone.
 
     Raises:
         ValueError: If an argument makes no sense, or `done` is of another trace or other settings.
@@ -105,9 +106,9 @@ def sweep(
     """
     drawn = spatial_sample(trace, sample, seed) if sample != 1 else None
     replayed, shrink = (trace, int) if drawn is None else (drawn.trace, drawn.capacity)
-    first = first_counted(replayed, warmup)
+    first = _first_counted(trace, drawn, warmup)
     sizes = parse_capacities(capacities, points, trace.n_blocks)
-    labels = _labels(policies, str(options.get("engine", Options.engine)))
+    labels = _labels(policies, options)
     found = _empty(trace, replayed, labels, sizes, first, _settings(options, warmup, sample, seed))
     if done:
         found = found.take_over(done)
@@ -116,12 +117,28 @@ def sweep(
         flat = [Point(LRU_FLAT, c, shrink(c), curve.hit_blocks(shrink(c)) * replayed.block_tokens) for c in sizes]
         found = found.with_points(flat)
     jobs = [
-        Job(label, size, shrink(size), policy.source if policy else None, first, tuple(options.items()))
+        Job(label, size, shrink(size), policy.source if policy else None, first, _options_of(policy, options))
         for size in reversed(sizes)
         for label, policy in labels.items()
         if (label, size) not in found.points
     ]
     return _work(replayed, jobs, found, executor, workers, progress, keep)
+
+
+def _options_of(policy: Policy | None, options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return the options of a replay; only user policies can sample their evictions, the other columns do without."""
+    return tuple((name, value) for name, value in options.items() if policy or not name.startswith("eviction_"))
+
+
+def _first_counted(trace: Trace, drawn: Sample | None, warmup: int | float | str) -> int:
+    """Return the first request that counts, of those replayed; the warm-up is of the whole trace."""
+    first = first_counted(trace, warmup)
+    if drawn is None:
+        return first
+    first = int(np.searchsorted(drawn.requests, first))
+    if first == drawn.trace.n_requests:
+        raise ValueError(f"warmup {warmup!r} leaves nothing of the sample to count; sample more, or warm up less")
+    return first
 
 
 def _settings(options: dict[str, Any], warmup: int | float | str, sample: float, seed: int) -> dict[str, Any]:
@@ -157,9 +174,9 @@ def _digest(policy: Policy | None) -> str:
     return hashlib.sha256(policy.source.encode()).hexdigest() if policy else ""
 
 
-def _labels(policies: Sequence[str | Path | Policy], engine: str) -> dict[str, Policy | None]:
+def _labels(policies: Sequence[str | Path | Policy], options: dict[str, Any]) -> dict[str, Policy | None]:
     """Return user policies by label, None for those that need no compilation; native first, the optimum last."""
-    home = engines.find(engine)[0]
+    home = engines.find(str(options.get("engine", Options.engine)))[0]
     labels: dict[str, Policy | None] = {home.policies[0]: None}
     for given in policies:
         if given == OPTIMUM:
@@ -169,9 +186,12 @@ def _labels(policies: Sequence[str | Path | Policy], engine: str) -> dict[str, P
             labels[str(found)] = None
             continue
         label = found.name
-        if label in labels and labels[label] is not found:
+        taken = label in labels or label in BOUNDLESS
+        if taken and _digest(labels.get(label)) != _digest(found):
             label = f"{label}@{_digest(found)[:6]}"
         labels[label] = found
+    if options.get("eviction_sample") and not any(labels.values()):
+        raise ValueError("eviction_sample is for user policies; name one in policies, or leave it out")
     labels[OPTIMUM] = None
     return labels
 

@@ -5,10 +5,13 @@ Knows models and depths; must not know traces or policies.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from sim.models import model_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 OBJECTIVES = {
     "tokens": "prompt tokens not computed again",
@@ -34,6 +37,8 @@ def depth_values(
     Raises:
         ValueError: If the objective or model is unknown, or the rate is not positive.
     """
+    import numpy as np  # here: the command line's help names the objectives without it
+
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
     if not flops_per_s > 0:

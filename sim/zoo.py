@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.core import replay
+from sim.engines.outputs import new_outputs
 from sim.options import Options, Replay
+from workloads import chains
 
 if TYPE_CHECKING:
     from sim.prepared import Prepared
@@ -77,11 +79,11 @@ def run_flat(prepared: Prepared, capacity_blocks: int, options: Options, name: s
     """Replay full blocks as independent objects, see `sim.core.zoo.driver_flat`."""
     from sim.core.zoo import driver_flat
 
-    future = _next_uses(prepared) if name in OFFLINE else np.zeros(0, np.int64)
+    future = chains.next_use(prepared.requests.block_ids.view(np.int32)) if name in OFFLINE else np.zeros(0, np.int64)
     kit, state = _start(prepared, capacity_blocks, name, True, future)
-    hits, start_s, counts = _outputs(prepared)
-    driver_flat.replay_flat(prepared.requests, state, kit.hooks, hits, start_s, counts)
-    return Replay(dict(zip(replay.COUNTERS, counts.tolist(), strict=True)), hits, start_s, None)
+    outputs = new_outputs(prepared)
+    driver_flat.replay_flat(prepared.requests, state, kit.hooks, *outputs)
+    return outputs.replay()
 
 
 def run_prefix(prepared: Prepared, capacity_blocks: int, options: Options, name: str) -> Replay:
@@ -97,7 +99,7 @@ def run_prefix(prepared: Prepared, capacity_blocks: int, options: Options, name:
     if name in OFFLINE:
         raise ValueError(f"zoo policy {name!r} needs engine='flat'; for the optimum under prefix rules: sim.optimum")
     kit, state = _start(prepared, capacity_blocks, name, False, np.zeros(0, np.int64))
-    hits, start_s, counts = _outputs(prepared)
+    outputs = new_outputs(prepared)
     running = replay.new_running(options.server.max_running)
     held = np.zeros(2, np.int64)
     driver_prefix.replay_prefix(
@@ -108,11 +110,9 @@ def run_prefix(prepared: Prepared, capacity_blocks: int, options: Options, name:
         prepared.block_tokens,
         kit.hooks,
         options.server,
-        hits,
-        start_s,
-        counts,
+        *outputs,
     )
-    return Replay(dict(zip(replay.COUNTERS, counts.tolist(), strict=True)), hits, start_s, None)
+    return outputs.replay()
 
 
 def _start(prepared: Prepared, capacity: int, name: str, strict: bool, future: Any) -> Any:
@@ -122,18 +122,3 @@ def _start(prepared: Prepared, capacity: int, name: str, strict: bool, future: A
     state = st.new_state(prepared.parents.size, capacity, kit.needs(capacity), strict, future)
     kit.setup(state)
     return kit, state
-
-
-def _outputs(prepared: Prepared) -> Any:
-    n = prepared.requests.input_tokens.size
-    return np.zeros(n, np.int32), np.zeros(n), np.zeros(len(replay.COUNTERS), np.int64)
-
-
-def _next_uses(prepared: Prepared) -> Any:
-    """Return per reference the position of the next one to the same id, or the number of references."""
-    ids = prepared.requests.block_ids
-    order = np.argsort(ids, kind="stable")
-    following = np.full(ids.size, ids.size, np.int64)
-    same = ids[order][1:] == ids[order][:-1]
-    following[order[:-1][same]] = order[1:][same]
-    return following

@@ -150,3 +150,49 @@ def test_readme_names_only_files_that_exist() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_example_policies_pass_the_check(path: Path) -> None:
     assert run("check", str(path)) == 0
+
+
+def test_help_is_shown_without_the_heavy_packages() -> None:
+    heavy = ("numpy", "numba", "scipy", "pyarrow", "ray", "matplotlib", "libcachesim", "openevolve")
+    code = (
+        "import sys\nfrom sim.cli import main\ntry: main(['--help'])\n"
+        f"except SystemExit: pass\nprint(set({heavy}) & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_verbs_share_names_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for verb in ("run", "sweep", "stream"):
+        with pytest.raises(SystemExit):
+            run(verb, "--help")
+        said[verb] = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    shared = {"--engine", "--mode", "--orphans", "--ghost-blocks", "--eviction-sample", "--prefill-tokens-per-s"}
+    shared |= {"--decode-s-per-token", "--max-running", "--json"}
+    assert all(shared <= options for options in said.values())
+
+
+def test_workers_alone_mean_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sweep", TRACE, "--capacities", "5%", "--workers", "0") == 1
+    assert "workers=0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--figure", "--resume"])
+def test_a_file_that_cannot_be_written_is_named_before_the_work(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").mkdir()
+    assert run("sweep", TRACE, "--capacities", "5%", option, str(tmp_path / "a.png")) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "a.png" in printed.err
+    assert ".tmp" not in printed.err
+
+
+@pytest.mark.parametrize("verb", ["explain", "check"])
+def test_where_the_zoo_cannot_run_is_said(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(verb, "zoo:arc", *([TRACE] if verb == "explain" else [])) == 1
+    assert "runs natively and has no file" in capsys.readouterr().err
+    assert run("run", TRACE, "--policy", "zoo:arc", "--engine", "sglang") == 1
+    assert "does not replay the zoo" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -136,6 +137,37 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys:
         run(jobs_module.look, TRACES, [("hand", 1)], "ray")
     assert main(["score", "initial_program.py", "--traces", "synthetic", "--executor", "ray"]) == 1
     assert "kvevolve[ray]" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sim.processes
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sim.processes._Inputs, "store", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(jobs_module.look, TRACES, [("hand", 1)], "process")
+    assert "$TMPDIR" in caught.value.__notes__[0]
+
+
+UNGUARDED = """
+import sys
+sys.path[:0] = [{root!r}, {here!r}]
+import executor_jobs
+from small_traces import hand_trace
+from sim.executor import run
+run(executor_jobs.look, {{"t": hand_trace([[0], [0]], [10, 10])}}, [("t", 0)] * 4, "process", 2)
+"""
+
+
+def test_a_script_that_cannot_be_imported_is_told_so_and_not_that_its_jobs_kill(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED.format(root=str(HERE.parent), here=str(HERE)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "under: if __name__ == '__main__':" in done.stderr
+    assert "WorkerLost" not in done.stderr
 
 
 # ---- leaving ---------------------------------------------------------------------------------------------------------

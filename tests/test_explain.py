@@ -364,7 +364,7 @@ def test_figures(tmp_path, capsys):
 
 
 def test_figures_without_matplotlib_name_the_extra(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run("lru", CHAT, "--figures", str(tmp_path)) == 1
     assert "kvevolve[figures]" in capsys.readouterr().err
     assert "matplotlib.pyplot" not in sys.modules

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
 
+from sim import stream
 from sim.cli import main
 from workloads import TraceError, load, parquet
 from workloads.batch import Batch, batch_of
@@ -123,6 +124,12 @@ def test_what_is_wrong_is_said_with_its_place(file, case):
     with pytest.raises(TraceError, match=text) as error:
         load(f"parquet:{path}")
     assert str(error.value).startswith(str(path))
+
+
+def test_a_length_beyond_all_integers_has_its_place_when_streamed(file):
+    path = file(input_tokens=arrow.array([25, 2**63 + 5, 30], arrow.uint64()))
+    with pytest.raises(TraceError, match=r"group 0, row 1: field 'input_tokens': .*got 9223372036854775813"):
+        stream(path, "native", 10)
 
 
 def test_no_file_no_rows_no_parquet(file, tmp_path):

@@ -132,6 +132,35 @@ def test_a_stopped_sweep_keeps_what_is_done_and_goes_on(trace, swept, monkeypatc
     assert ticks[-1].done == ticks[-1].total == 12 - 2
 
 
+def test_sampled_evictions_are_those_of_user_policies(trace):
+    found = sim.sweep(trace, ["lru", "zoo:arc"], "5%", eviction_sample=4)
+    (capacity,) = found.capacities
+    drawn = sim.simulate(trace, "lru", capacity, eviction_sample=4)
+    assert found.points["lru", capacity].hit_tokens == drawn.hit_tokens
+    assert drawn.hit_tokens != sim.simulate(trace, "lru", capacity).hit_tokens
+    for exact in ("vllm", "zoo:arc"):
+        assert found.points[exact, capacity].hit_tokens == sim.simulate(trace, exact, capacity).hit_tokens
+    with pytest.raises(ValueError, match="eviction_sample is for user policies"):
+        sim.sweep(trace, capacities="5%", eviction_sample=4)
+
+
+def test_a_file_called_like_a_column_gets_a_label_of_its_own(trace, tmp_path):
+    for name in ("optimum", "mine"):
+        (tmp_path / f"{name}.py").write_text(MINE)
+    files = [tmp_path / "optimum.py", tmp_path / "mine.py", tmp_path / "mine.py"]
+    found = sim.sweep(trace, files, "5%")
+    labels = list(found.policies)
+    assert [label.partition("@")[0] for label in labels] == ["vllm", "optimum", "mine", OPTIMUM]
+    (capacity,) = found.capacities
+    assert found.rate(labels[1], capacity) == found.rate("mine", capacity) != found.rate(OPTIMUM, capacity)
+
+
+def test_a_prompt_too_large_is_not_called_a_cache_never_full():
+    said = str(sim.sweep(hand_trace([[0, 1, 2], [0]], [30, 10]), capacities=2))
+    assert "! some prompts are larger" in said
+    assert "~" not in said
+
+
 def test_points_of_other_settings_are_refused(trace, swept):
     with pytest.raises(ValueError, match=r"cannot resume: warmup was '50%' and is '0' now"):
         sim.sweep(trace, ["lru"], "1%", done=swept)
@@ -198,7 +227,7 @@ def test_a_missing_extra_is_named(swept, tmp_path, monkeypatch):
     from sim.figure import draw
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(RuntimeError, match=r"kvevolve\[figures\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"kvevolve\[figures\]"):
         draw(swept, tmp_path / "a.png")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="no such figure format"):

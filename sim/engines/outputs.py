@@ -26,7 +26,7 @@ class Outputs(NamedTuple):
     @property
     def totals(self) -> dict[str, int]:
         """The counters by name."""
-        return dict(zip(replay.COUNTERS, self.counts.tolist(), strict=True))
+        return named(self.counts)
 
     def replay(self) -> Replay:
         """Return the outcome of a native replay."""
@@ -36,7 +36,17 @@ class Outputs(NamedTuple):
 def new_outputs(prepared: Prepared) -> Outputs:
     """Return arrays for one replay, as kernels want them."""
     n = prepared.requests.input_tokens.size
-    return Outputs(np.zeros(n, np.int32), np.zeros(n), np.zeros(len(replay.COUNTERS), np.int64))
+    return Outputs(np.zeros(n, np.int32), np.zeros(n), new_counts())
+
+
+def new_counts() -> npt.NDArray[np.int64]:
+    """Return the counters of a kernel, at 0."""
+    return np.zeros(len(replay.COUNTERS), np.int64)
+
+
+def named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Return a kernel's counters by name."""
+    return dict(zip(replay.COUNTERS, counts.tolist(), strict=True))
 
 
 def require(options: Options, engine: str, **needed: str) -> None:

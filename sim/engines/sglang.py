@@ -28,10 +28,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sim.core import radix, replay, sglang, sglang_native
 from sim.engines import Engine
+from sim.engines.outputs import new_outputs
 from sim.options import Options, PolicyError, Replay
 from sim.policy.compiler import Compiled
 from sim.prepared import Prepared
@@ -65,12 +65,12 @@ def run_native(
 ) -> Replay:
     """Replay against one of the engine's own policies."""
     rules = _rules(prepared, options, parameters, sglang.POLICIES.index(policy))
-    outputs, tree = _outputs(prepared.requests), _tree(prepared, capacity_blocks)
-    running, leaf_of = replay.new_running(options.server.max_running), np.zeros(outputs[0].size, np.uint32)
+    outputs, tree = new_outputs(prepared), _tree(prepared, capacity_blocks)
+    running, leaf_of = replay.new_running(options.server.max_running), np.zeros(outputs.hits.size, np.uint32)
     sglang_native.replay_native(
         prepared.requests, prepared.labels, tree, leaf_of, running, rules, options.server, *outputs
     )
-    return _replay(outputs, tree)
+    return Replay(outputs.totals, outputs.hits, outputs.start_s, None, tree=tree)
 
 
 def run_user(
@@ -90,12 +90,12 @@ def run_user(
     if options.orphans:
         raise ValueError(f"{NAME!r} evicts leaves only; leave out orphans=True")
     rules = _rules(prepared, options, parameters, sglang.USER, compiled)
-    outputs, tree = _outputs(prepared.requests), _tree(prepared, capacity_blocks)
+    outputs, tree = new_outputs(prepared), _tree(prepared, capacity_blocks)
     records = sglang_records.new_records(max(tree.nodes.size, 2), rules.scoring == sglang.AT_RELEASE)
     records.cache["capacity_blocks"], records.cache["block_tokens"] = capacity_blocks, prepared.block_tokens
     records.cache["now"] = options.clock_origin
     hooks = sglang_records.Hooks(*(getattr(compiled, hook) for hook in sglang_records.Hooks._fields))
-    running, leaf_of = replay.new_running(options.server.max_running), np.zeros(outputs[0].size, np.uint32)
+    running, leaf_of = replay.new_running(options.server.max_running), np.zeros(outputs.hits.size, np.uint32)
     sglang_user.replay_user(
         prepared.requests, prepared.labels, tree, leaf_of, running, rules, options.server, hooks, records, *outputs
     )
@@ -104,15 +104,7 @@ def run_user(
             f"{name}: priority returned a number that is not finite at request {int(tree.n[radix.BROKEN]) - 1}; guard "
             "divisions and logarithms (a segment's gap, hits and depth can be 0)"
         )
-    return _replay(outputs, tree)
-
-
-Outputs = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int64]]
-
-
-def _outputs(requests: replay.Requests) -> Outputs:
-    n = requests.input_tokens.size
-    return np.zeros(n, np.int32), np.zeros(n), np.zeros(len(replay.COUNTERS), np.int64)
+    return Replay(outputs.totals, outputs.hits, outputs.start_s, None, tree=tree)
 
 
 def _tree(prepared: Prepared, capacity_blocks: int) -> radix.Tree:
@@ -136,11 +128,6 @@ def _rules(
         float(options.clock_origin),
         *(hook in defined for hook in ("on_hit", "on_insert", "on_evict")),
     )
-
-
-def _replay(outputs: Outputs, tree: radix.Tree) -> Replay:
-    hits, start_s, counts = outputs
-    return Replay(dict(zip(replay.COUNTERS, counts.tolist(), strict=True)), hits, start_s, None, tree=tree)
 
 
 ENGINES = (Engine(NAME, "SGLang 0.5.23", True, sglang.POLICIES, Parameters, run_native, run_user),)

@@ -13,7 +13,7 @@ from sim.core import engine as core
 from sim.core import lru, replay, residency
 from sim.core import state as st
 from sim.engines import VLLM, Engine, NoParameters
-from sim.engines.outputs import check_finite
+from sim.engines.outputs import check_finite, named, new_counts
 from sim.options import Options, Replay
 from sim.policy.compiler import Compiled
 from sim.prepared import Prepared
@@ -33,7 +33,7 @@ class NativeSteps:
     def __init__(self, n_ids: int, block_tokens: int, capacity_blocks: int, options: Options) -> None:
         self.pool = lru.new_pool(capacity_blocks, n_ids)
         self.running = replay.new_running(options.server.max_running)
-        self.counts = np.zeros(len(replay.COUNTERS), np.int64)
+        self.counts = new_counts()
         self._rows: lru.Rows | None = None
         self._block_tokens, self._capacity_blocks, self._options = block_tokens, capacity_blocks, options
 
@@ -85,7 +85,7 @@ class PolicySteps:
         for i, value in enumerate(() if literals is None else literals):
             self.state.cache[f"k{i}"] = value
         self.running = replay.new_running(options.server.max_running)
-        self.counts = np.zeros(len(replay.COUNTERS), np.int64)
+        self.counts = new_counts()
         self._hooks = core.Hooks(*(getattr(compiled, name) for name in core.Hooks._fields))
         self._rows = core.new_rows(0, options.server.max_running)
         self._name, self._options = compiled.policy.name, options
@@ -133,11 +133,6 @@ def run_policy(
     steps.step(step)
     logged = int(steps.state.n[st.LOGGED])
     return Replay(named(steps.counts), step.hits, step.start_s, steps.state, logged, rules=steps.rules)
-
-
-def named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
-    """Return a kernel's counters by name."""
-    return dict(zip(replay.COUNTERS, counts.tolist(), strict=True))
 
 
 def rules_of(block_tokens: int, compiled: Compiled, options: Options) -> residency.Rules:

@@ -80,10 +80,10 @@ class ParquetTrace:
     names: tuple[str, ...]
 
     def input_tokens(self) -> Iterator[I64]:
-        """Yield the prompt lengths, unchecked: the one column that says how much there is to replay; null as 0."""
+        """Yield the prompt lengths, unchecked (`batches` refuses nonsense): what there is to replay; null as 0."""
         with _reading(self.path):
             for batch in self._open().iter_batches(columns=["input_tokens"], use_threads=False):
-                yield batch.column(0).cast("int64").fill_null(0).to_numpy(zero_copy_only=False)
+                yield batch.column(0).cast("int64", safe=False).fill_null(0).to_numpy(zero_copy_only=False)
 
     def batches(self, refs: int = BATCH_REFS) -> Iterator[Batch]:
         """Yield all requests in order, checked but for chains, at most ``refs`` references (or one request) at a time.

@@ -947,7 +947,7 @@ def test_forged_answers_are_rejected(name, evaluator, spy, monkeypatch):
     mark, cell = evaluator.marks.marks[0], evaluator.panel.cells[0]
     best = mark.optimum // evaluator.panel.traces[cell.trace_name].block_tokens
     monkeypatch.setattr(evaluator, "zygote", Forger(spy, forgery.replace("OPTIMUM", str(best))))
-    monkeypatch.setattr(evaluator, "limits", Limits(wall_s=3.0, cpu_s=2.0, memory_bytes=1 << 30))
+    monkeypatch.setattr(evaluator, "limits", Limits(wall_s=60.0, cpu_s=2.0, memory_bytes=1 << 30))
     found = evaluator.evaluate(policies()["lru"], advice=False)
     assert found.stage in ({"cpu", "timeout"} if stage == "cpu" else {stage})
     assert rejected(found)

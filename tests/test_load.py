@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,23 +155,3 @@ def test_ragpulse_sessions(real_trace: Callable[[str], Trace]) -> None:
     assert len(np.unique(trace.session)) == 3_990
     assert int((trace.turn == 0).sum()) == 3_990
     assert trace.provenance["repairs"] == {"clip_input": 3_840, "clip_input_tokens": 19_146}
-
-
-def test_conversation_reads_in_a_second(trace_path: Callable[[str], Path]) -> None:
-    path = trace_path("mooncake_conversation")
-    timings = []
-    for _ in range(3):
-        start = time.perf_counter()
-        mooncake.read(path)
-        timings.append(time.perf_counter() - start)
-    assert min(timings) < 1.0  # seconds
-
-
-def test_conversation_loads_fast(real_trace: Callable[[str], Trace], tmp_path: Path) -> None:
-    real_trace("mooncake_conversation").save(tmp_path / "c.npz")
-    timings = []
-    for _ in range(5):
-        start = time.perf_counter()
-        Trace.load(tmp_path / "c.npz")
-        timings.append(time.perf_counter() - start)
-    assert min(timings) < 0.05  # seconds

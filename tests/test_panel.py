@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -178,16 +177,8 @@ def test_real_splits_partition_their_sources(
 
 
 @pytest.mark.usefixtures("need_real")
-def test_a_warm_train_panel_is_quick_and_touches_only_train_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warm_train_panel_touches_only_train_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_panel("train", "real")
-    timings = []
-    for _ in range(4):
-        start = time.perf_counter()
-        load_panel("train", "real")
-        timings.append(time.perf_counter() - start)
-    assert min(timings) < 0.3  # seconds
     # a folder with the train sources alone, and a cache with the train entries alone, are enough
     for name in REAL:
         found = locate.require(name)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from sim.policy.program import Policy
 from sim.prepared import prepare
 from sim.simulation import Options, run_engine, run_policy
 from sim.tables import table
-from workloads import Trace, load
-from workloads.synthetic import chat
+from workloads import Trace, load, locate
+from workloads.panel import load_panel
+from workloads.readers import mooncake
+from workloads.synthetic import GENERATORS, chat
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPACITY_BLOCKS = 5_000
@@ -141,6 +144,25 @@ def candidate_time() -> list[list[object]]:
     return rows
 
 
+def loading() -> list[list[object]]:
+    """Measure how long traces take to read, to load and to generate."""
+    rows: list[list[object]] = []
+    path = locate.find("mooncake_conversation")
+    if path:
+        with tempfile.TemporaryDirectory() as folder:
+            npz = Path(folder) / "trace.npz"
+            mooncake.read(path).save(npz)
+            calls = {"read": lambda: mooncake.read(path), "load": lambda: Trace.load(npz)}
+            times = {name: statistics.median(taken) for name, taken in interleaved(calls, 3).items()}
+        rows.append(["conversation trace, JSONL.gz", f"{times['read']:.2f} s", "<= 1 s"])
+        rows.append(["conversation trace, npz", f"{1000 * times['load']:.0f} ms", "<= 50 ms"])
+    panel = interleaved({"panel": lambda: load_panel("train", "auto")}, 3)["panel"]
+    rows.append(["training panel, from the user cache", f"{statistics.median(panel):.2f} s", "<= 0.3 s"])
+    slowest = max(seconds(partial(make, 7)) for make in GENERATORS.values())
+    rows.append([f"slowest of {len(GENERATORS)} generators at its default size", f"{slowest:.2f} s", "<= 1 s"])
+    return rows
+
+
 def memory() -> list[object]:
     """Measure the peak resident memory a replay adds, on a trace of many distinct blocks."""
     code = (
@@ -178,7 +200,7 @@ def main() -> None:
         print("no recorded traces: synthetic chat stands in for the conversation trace", file=sys.stderr)
         trace = chat(seed=0)
     head = f"{trace}\n{os.cpu_count()} cores, {RUNS} interleaved rounds, medians\n"
-    rows = [*replay_speed(trace), *candidate_time(), memory()]
+    rows = [*replay_speed(trace), *candidate_time(), memory(), *loading()]
     print(head + table(["what", "measured", "target"], rows, "lrr"))
 
 

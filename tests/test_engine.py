@@ -218,6 +218,14 @@ def test_generated_blocks_enter_at_the_finish():
     assert (hits, outcome.counts["generated_blocks"]) == ([0, 1], 0)
 
 
+def test_nothing_continues_a_prompt_without_full_blocks():
+    # Any later prompt starts with the no blocks of request 0, and [0, 1] has its 5 + 16 tokens: still no continuation.
+    trace = hand_trace([[], [0, 1]], [5, 25], output_tokens=[16, 1])
+    hits, _, outcome = run(trace, 9, decode="infer")
+    assert (hits, outcome.counts["generated_blocks"]) == ([0, 0], 2)
+    assert simulate(trace, "vllm", 9, decode="infer").hit_blocks_per_request.tolist() == [0, 0]
+
+
 def test_generated_blocks_without_room_are_dropped():
     # 2 places: prompt block and tail. 3 blocks would be complete at the finish; the first generated one takes the
     # tail's place, the second finds none.

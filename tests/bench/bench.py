@@ -167,7 +167,8 @@ def memory() -> list[object]:
     """Measure the peak resident memory a replay adds, on a trace of many distinct blocks."""
     code = (
         "import resource, sys\n"
-        "from sim.simulation import *\n"
+        "from sim.policy.compiler import compile_policy\n"
+        "from sim.simulation import simulate\n"
         "from sim.registry import load_policy\n"
         "from workloads.synthetic import chat\n"
         "warm = chat(seed=1, requests=200)\n"

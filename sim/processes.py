@@ -35,6 +35,8 @@ _NOT_STARTED = (
     "no worker process got as far as its first job, see above; fix: workers import the script that was started, so put "
     "what it does under: if __name__ == '__main__':"
 )
+_LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a temporary folder's path: the fork server's socket lies below it, and a socket's path has at most 107."""
 _context = multiprocessing.get_context("forkserver")
 _inputs: _Inputs | None = None
 """In a worker: what jobs share."""
@@ -48,13 +50,17 @@ def outcomes(
     A pool is broken once a worker dies, and does not say which job killed it. So those that were running are repeated
     alone, which names the culprit, and then the others go on.
     """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise ValueError(
+            f"{folder}: too long a path for the workers' socket; fix: name a folder of at most {_LONGEST_FOLDER} bytes "
+            "in $TMPDIR"
+        )
     _context.set_forkserver_preload([_SIMULATOR, call.__module__])  # has no effect once the fork server runs
     try:
         stored = _Inputs.store(shared)
     except OSError as error:
-        error.add_note(
-            f"writing what workers share to {tempfile.gettempdir()}; fix: name a folder with room in $TMPDIR"
-        )
+        error.add_note(f"writing what workers share to {folder}; fix: name a folder with room in $TMPDIR")
         raise
     with closing(stored) as inputs:
         left = dict.fromkeys(range(len(jobs)))

@@ -6,9 +6,11 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,6 +155,7 @@ def test_a_full_disk_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -
 
 UNGUARDED = """
 import sys
+import tempfile
 sys.path[:0] = [{root!r}, {here!r}]
 import executor_jobs
 from small_traces import hand_trace
@@ -174,6 +177,7 @@ def test_a_script_that_cannot_be_imported_is_told_so_and_not_that_its_jobs_kill(
 
 LINGERING = """
 import sys
+import tempfile
 sys.path[:0] = [{root!r}, {here!r}]
 import executor_jobs
 from small_traces import hand_trace
@@ -197,7 +201,7 @@ def members(session: int) -> list[int]:
     return found
 
 
-def until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
@@ -207,9 +211,8 @@ def until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
 @pytest.fixture
 def lingering(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Start a process with two busy workers, in a session and with a folder for temporary files of its own."""
-    pids, temporary = tmp_path / "pids", tmp_path / "tmp"
+    pids, temporary = tmp_path / "pids", Path(tempfile.mkdtemp())  # pytest's is too long for sockets
     pids.mkdir()
-    temporary.mkdir()
     script = tmp_path / "lingering.py"
     script.write_text(LINGERING.format(root=str(HERE.parent), here=str(HERE), pids=str(pids)))
     environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -223,6 +226,14 @@ def lingering(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         for pid in members(process.pid):
             os.kill(pid, signal.SIGKILL)
         process.communicate()
+        shutil.rmtree(temporary)
+
+
+def test_a_temporary_folder_too_deep_for_sockets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("d" * 100)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(ValueError, match=r"too long a path for the workers' socket; fix: .* in \$TMPDIR"):
+        run(jobs_module.linger, {"t": hand_trace([[0]], [10])}, [("t", (str(tmp_path), 0.0))], "process")
 
 
 def test_ctrl_c_ends_all_workers_at_once_and_leaves_no_file(lingering: tuple[subprocess.Popen[str], Path]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import fields
-from sim.core.compiled import kernel
+from sim.core.compiled import kernel, records
 
 _FACTS = [(name, np.int32) for name in ("depth", "age", "seen", "turn", "tenant", "type")]
 
@@ -71,12 +71,12 @@ def new_log(evictions: int, decisions: int, stride: int, nodes: int) -> Log:
     """Return an empty log for so many decisions."""
     shown = (-(-evictions // stride), -(-decisions // stride))
     return Log(
-        np.zeros(evictions, EVICTION_DTYPE),
-        np.zeros(shown[0], fields.BLOCK_DTYPE),
-        np.zeros(shown[0], fields.BLOCK_DTYPE),
-        np.zeros(decisions, ADMISSION_DTYPE),
-        np.zeros(shown[1], fields.BLOCK_DTYPE),
-        np.zeros(shown[1], fields.REQUEST_DTYPE),
+        records(np.zeros(evictions, EVICTION_DTYPE)),
+        records(np.zeros(shown[0], fields.BLOCK_DTYPE)),
+        records(np.zeros(shown[0], fields.BLOCK_DTYPE)),
+        records(np.zeros(decisions, ADMISSION_DTYPE)),
+        records(np.zeros(shown[1], fields.BLOCK_DTYPE)),
+        records(np.zeros(shown[1], fields.REQUEST_DTYPE)),
         np.zeros(2, np.int64),
         np.full(nodes, -1, np.int64),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import replay
-from sim.core.compiled import kernel
+from sim.core.compiled import kernel, records
 
 LINKS = (("next", np.uint32), ("prev", np.uint32))
 """Fields every node has; `next` is `replay.NONE` for an id that is in no list."""
@@ -29,7 +29,7 @@ def new_nodes(n_ids: int, lists: int, *fields: tuple[str, type]) -> npt.NDArray[
     nodes = np.zeros(n_ids + lists, np.dtype([*LINKS, *fields]))
     nodes["next"][:n_ids] = nodes["prev"][:n_ids] = replay.NONE
     nodes["next"][n_ids:] = nodes["prev"][n_ids:] = np.arange(n_ids, n_ids + lists)
-    return nodes
+    return records(nodes)
 
 
 @kernel(inline=True)

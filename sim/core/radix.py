@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import replay
-from sim.core.compiled import kernel
+from sim.core.compiled import kernel, records
 from sim.core.heap import Heap, new_heap
 
 NODE = np.dtype(
@@ -69,7 +69,7 @@ def new_tree(capacity: int, n_ids: int) -> Tree:
     scalars = np.zeros(len(SCALARS), np.int64)
     scalars[[TICK, SPARES, CAPACITY]] = 1, slots, capacity
     return Tree(
-        nodes,
+        records(nodes),
         np.full(n_ids, replay.NONE, np.uint32),
         np.arange(slots, dtype=np.uint32)[::-1].copy(),
         new_heap(slots + 1, slots + 1),

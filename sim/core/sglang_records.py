@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.core import fields, radix, replay
+from sim.core import compiled, fields, radix, replay
 from sim.core.compiled import kernel
 
 
@@ -42,10 +42,10 @@ class Records(NamedTuple):
 def new_records(slots: int, touch: bool) -> Records:
     """Return blank records for a tree of `slots` nodes; `touch` if scores are kept from release on."""
     return Records(
-        np.zeros(slots, fields.BLOCK_DTYPE),
-        np.zeros(1, fields.REQUEST_DTYPE),
-        np.zeros(1, fields.CACHE_DTYPE),
-        np.zeros(1, fields.BLOCK_DTYPE),
+        compiled.records(np.zeros(slots, fields.BLOCK_DTYPE)),
+        compiled.records(np.zeros(1, fields.REQUEST_DTYPE)),
+        compiled.records(np.zeros(1, fields.CACHE_DTYPE)),
+        compiled.records(np.zeros(1, fields.BLOCK_DTYPE)),
         np.zeros(slots if touch else 1),
     )
 

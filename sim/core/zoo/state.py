@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import heap, replay
-from sim.core.compiled import kernel
+from sim.core.compiled import kernel, records
 
 NODE = np.dtype(
     [
@@ -83,7 +83,7 @@ def new_state(n_ids: int, capacity: int, needs: Needs, strict: bool, future: npt
     whole[CAPACITY], whole[IDS], whole[STRICT] = capacity, n_ids, strict
     entries = heap.new_heap(n_ids + 1 if needs.heap else 0, min(capacity, n_ids) + 1 if needs.heap else 0)
     sketch = np.zeros(needs.sketch, np.uint32)
-    return State(nodes, whole, np.zeros(needs.real), entries, sketch, replay.frozen(future, np.int64))
+    return State(records(nodes), whole, np.zeros(needs.real), entries, sketch, replay.frozen(future, np.int64))
 
 
 @kernel(inline=True)

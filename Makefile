@@ -23,8 +23,10 @@ bench: $(VENV)/.installed-bench  ## speed and memory against the targets, interl
 	$(BIN)/python tests/bench/stream_bench.py $(ARGS)
 
 coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run as plain Python
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run --source=sim/core --data-file=$(VENV)/.coverage -m pytest \
-	  -W ignore::RuntimeWarning tests/test_engine.py tests/test_optimum.py tests/test_simulate.py
+	mkdir -p $(VENV)/no-traces  # recorded ones take hours that way
+	NUMBA_DISABLE_JIT=1 KVEVOLVE_TRACES=$(VENV)/no-traces KVEVOLVE_GOLDEN=$(VENV)/no-traces CI= \
+	  $(BIN)/python -m coverage run --source=sim/core --data-file=$(VENV)/.coverage -m pytest \
+	  -W ignore::RuntimeWarning $(PLAIN)
 	$(BIN)/python -m coverage report --data-file=$(VENV)/.coverage --fail-under=90
 
 boundscheck: $(VENV)/.installed-dev  ## all tests with every array index of the kernels checked
@@ -33,6 +35,10 @@ boundscheck: $(VENV)/.installed-dev  ## all tests with every array index of the 
 fuzz: $(VENV)/.installed-dev  ## coverage-guided fuzzing of the trace readers; ARGS="-max_total_time=600"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz_traces.py -max_total_time=60 $(ARGS)
+
+PLAIN := $(patsubst %,tests/test_%.py,engine optimum simulate sglang lmcache cpu_tier kvbm trtllm mooncake_store stack \
+  streaming) $(patsubst %,tests/test_zoo.py::test_%,by_hand equal_their_twins_in_flat_accounting \
+  equal_their_twins_in_prefix_accounting) tests/test_explain.py::test_the_shadow_oracle_equals_brute_force
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -11,7 +11,8 @@ import ast
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,19 @@ def _drop_old(parent: Path, keep: Path) -> None:
         stale.rmdir()
 
 
+@contextmanager
+def keyed_cache(module: str) -> Iterator[bool]:
+    """Let what numba compiles within go to the directory of a module; yields whether it has one."""
+    directory = cache_directory(module)
+    before = config.CACHE_DIR, getattr(config, "CACHE_LOCATOR_CLASSES", "")  # an older numba goes by path
+    if directory:
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(directory), LOCATOR
+    try:
+        yield directory is not None
+    finally:
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
+
+
 def kernel(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function for the given signatures, eagerly, from the keyed cache where possible.
 
@@ -131,15 +145,10 @@ def kernel(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., An
         if inline:
             options["forceinline"] = True
         ours = function.__module__.startswith(PACKAGE + ".")
-        directory = cache_directory(function.__module__) if signatures and ours else None
-        if directory is None:
+        if not signatures or not ours:
             return numba.njit(list(signatures) or None, **options)(function)
-        before = config.CACHE_DIR, getattr(config, "CACHE_LOCATOR_CLASSES", "")  # an older numba goes by path
-        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(directory), LOCATOR
-        try:
-            return numba.njit(list(signatures), cache=True, **options)(function)
-        finally:
-            config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
+        with keyed_cache(function.__module__) as kept:
+            return numba.njit(list(signatures), cache=kept, **options)(function)
 
     return decorate
 

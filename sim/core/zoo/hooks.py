@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.core import config
 
-from sim.core.compiled import cache_directory
+from sim.core.compiled import keyed_cache
 from sim.core.zoo import state as st
 
 STATE = numba.typeof(st.new_state(1, 1, st.Needs(), True, np.zeros(0, np.int64)))
@@ -64,16 +64,10 @@ def with_heap(capacity: int) -> st.Needs:
 
 def hook(function: Callable[..., Any]) -> Any:
     """Compile a hook eagerly, from the keyed cache where possible."""
-    directory = cache_directory(function.__module__)
-    options: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-    if directory is None:
-        return numba.cfunc(BY_STATE, **options)(function)
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(directory)
-    try:
-        return numba.cfunc(BY_STATE, cache=True, **options)(function)
-    finally:
-        config.CACHE_DIR = before
+    if config.DISABLE_JIT:
+        return function
+    with keyed_cache(function.__module__) as kept:
+        return numba.cfunc(BY_STATE, cache=kept, error_model="numpy", _nrt=False)(function)
 
 
 @hook

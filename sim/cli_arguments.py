@@ -83,5 +83,9 @@ def shown(content: dict[str, Any]) -> list[str]:
     flat: dict[str, Any] = {}
     for name, value in content.items():
         flat |= value if isinstance(value, dict) else {name: value}
-    texts = ((name, f"{value:.6g}" if isinstance(value, float) else value) for name, value in flat.items())
+    texts = (
+        (name, f"{value:.6g}" if isinstance(value, float) else value)
+        for name, value in flat.items()
+        if value is not None
+    )
     return [f"{name:<26} {text}" for name, text in texts]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import numpy as np
@@ -37,6 +39,11 @@ def missing(what: str) -> NoReturn:
     if in_ci():
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def extra(module: str) -> ModuleType:
+    """Import a module of an extra; skips (in CI, which installs all: fails) where it is not installed."""
+    return importlib.import_module(module) if in_ci() else pytest.importorskip(module, reason="an extra of kvevolve")
 
 
 GOLDEN = Path(os.environ.get("KVEVOLVE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))

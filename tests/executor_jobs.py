@@ -8,9 +8,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+from small_traces import hand_trace
+
 from sim.policy.program import Policy
 from sim.simulation import simulate
-from workloads import Trace, TraceError
+from workloads import Trace, TraceError, load
+
+TRACES = {
+    "chat": load("synthetic:chat?seed=1&requests=150"),
+    "hand": hand_trace([[0, 1], [0, 1, 2], [3], [0, 1, 2, 4], [3]], [25, 30, 10, 45, 19], arrival_s=[0, 0, 1, 1, 9]),
+}
+REPLAYS = [
+    (trace, (policy, capacity_blocks, mode))
+    for trace, capacity_blocks in (("chat", 400), ("hand", 5))
+    for policy in ("vllm", "user")
+    for mode in ("serial", "overlap")
+]
+"""Every combination, byte for byte the same wherever it runs."""
 
 USER = """
 def priority(block, cache):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import executor_jobs as jobs_module
 import pytest
+from executor_jobs import REPLAYS, TRACES
 from small_traces import hand_trace
 
 from sim import compare, evaluate_many
@@ -25,19 +26,9 @@ from sim.evaluation import Evaluator
 from sim.executor import RETRIES, WorkerLost, run
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
-from workloads import Trace, TraceError, load
+from workloads import Trace, TraceError
 
 HERE = Path(__file__).parent
-TRACES = {
-    "chat": load("synthetic:chat?seed=1&requests=150"),
-    "hand": hand_trace([[0, 1], [0, 1, 2], [3], [0, 1, 2, 4], [3]], [25, 30, 10, 45, 19], arrival_s=[0, 0, 1, 1, 9]),
-}
-REPLAYS = [
-    (trace, (policy, capacity_blocks, mode))
-    for trace, capacity_blocks in (("chat", 400), ("hand", 5))
-    for policy in ("vllm", "user")
-    for mode in ("serial", "overlap")
-]
 BOTH = pytest.mark.parametrize("executor", ["serial", "process"])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import extra
 from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
@@ -351,7 +352,7 @@ def test_mistakes_end_with_1(capsys):
 
 
 def test_figures(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
+    extra("matplotlib")
     assert run("lru", CHAT, "--figures", str(tmp_path / "new")) == 0
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     said = capsys.readouterr().err

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import in_ci
+from conftest import golden_arrays
 
 from sim.bounds import ceiling, optimum
 from sim.core import residency
@@ -19,7 +17,6 @@ from sim.policy.program import Policy
 from sim.prepared import prepare
 from sim.simulation import Options, run_engine, run_policy, simulate
 
-GOLDEN = Path(os.environ.get("KVEVOLVE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 PATTERN = re.compile(
     r"vllm0(?P<version>33|22)_(?P<mode>serial|overlap\S*?)_(?P<decode>none|private|infer)_(?P<cap>\d+)"
 )
@@ -37,14 +34,7 @@ CAPACITIES = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 @pytest.fixture(scope="session")
 def golden():
     """Return the recorded hits by key; skips (in CI: fails) if they are not at hand."""
-    found: dict[str, np.ndarray] = {}
-    for name in ("vllm033.npz", "vllm022.npz"):
-        if not (GOLDEN / name).is_file():
-            reason = f"{GOLDEN / name} not found: set $KVEVOLVE_GOLDEN"
-            pytest.fail(reason) if in_ci() else pytest.skip(reason)
-        with np.load(GOLDEN / name) as arrays:
-            found.update({key: arrays[key].astype(np.int32) for key in arrays.files})
-    return found
+    return golden_arrays("vllm033.npz") | golden_arrays("vllm022.npz")
 
 
 @pytest.fixture(scope="session")

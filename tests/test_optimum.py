@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
+from brute_force import exhaustive
 from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
@@ -15,29 +14,6 @@ from sim.core import belady
 from sim.prepared import prepare
 from sim.simulation import Options, run_engine, run_policy
 from sim.twin_server import asks_of
-
-
-def exhaustive(trace, capacity: int) -> int:
-    """Return the most hits over all choices of what to keep; kept sets need not be prefixes.
-
-    While a request runs, its blocks and the others kept share the capacity. Afterwards its full blocks may stay as
-    well; dropping later what could be dropped now loses nothing, so only the choice of `others` matters.
-    """
-    best: dict[frozenset[int], int] = {frozenset(): 0}
-    for ask in asks_of(trace, "none"):
-        if ask.prompt_blocks > capacity:
-            continue
-        after: dict[frozenset[int], int] = {}
-        for kept, total in best.items():
-            hits = 0
-            while hits < ask.hit_limit and ask.blocks[hits] in kept:
-                hits += 1
-            others = kept - set(ask.blocks)
-            for stay in combinations(sorted(others), min(len(others), capacity - ask.prompt_blocks)):
-                state = frozenset([*stay, *ask.blocks])
-                after[state] = max(after.get(state, 0), total + hits)
-        best = after
-    return max(best.values())
 
 
 @examples(500)

@@ -15,29 +15,19 @@ from typing import Any
 
 import executor_jobs as jobs_module
 import pytest
+from conftest import extra
+from executor_jobs import REPLAYS, TRACES
 from shipped_job import places
-from small_traces import hand_trace
 
 from sim import evaluate_many
 from sim.executor import WorkerLost, run
 from sim.policy.language import PolicyRejected
-from workloads import load
 
-ray = pytest.importorskip("ray", reason="needs kvevolve[ray]")
+ray = extra("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 HERE = Path(__file__).parent
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
-TRACES = {
-    "chat": load("synthetic:chat?seed=1&requests=150"),
-    "hand": hand_trace([[0, 1], [0, 1, 2], [3], [0, 1, 2, 4], [3]], [25, 30, 10, 45, 19], arrival_s=[0, 0, 1, 1, 9]),
-}
-REPLAYS = [
-    (trace, (policy, capacity_blocks, mode))
-    for trace, capacity_blocks in (("chat", 400), ("hand", 5))
-    for policy in ("vllm", "user")
-    for mode in ("serial", "overlap")
-]
 
 
 @pytest.fixture(scope="module")

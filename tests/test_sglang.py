@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import in_ci
-from hypothesis import HealthCheck, given, settings
+from conftest import golden_arrays
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
 
@@ -24,7 +22,6 @@ from sim.registry import load_policy, policies
 from sim.simulation import PolicyError, simulate
 from sim.twin_sglang_policy import twin_sglang
 
-GOLDEN = Path(os.environ.get("KVEVOLVE_GOLDEN", Path(__file__).parents[2] / "shared" / "golden")) / "sglang0523.npz"
 KEYS = (
     *(f"{policy}_serial_none_{cap}" for policy in ("lru", "lfu", "slru", "fifo") for cap in (2000, 10000)),
     *("tlru_serial_none_5000", "lru_serial_infer_5000", "lru_overlap_none_5000", "lru_overlap_infer_5000"),
@@ -33,11 +30,7 @@ KEYS = (
 
 @pytest.fixture(scope="session")
 def golden():
-    if not GOLDEN.is_file():
-        reason = f"{GOLDEN} not found: set $KVEVOLVE_GOLDEN"
-        pytest.fail(reason) if in_ci() else pytest.skip(reason)
-    with np.load(GOLDEN) as arrays:
-        return {key.removeprefix("sglang0523_"): arrays[key].astype(np.int32) for key in arrays.files}
+    return {key.removeprefix("sglang0523_"): hits for key, hits in golden_arrays("sglang0523.npz").items()}
 
 
 @pytest.fixture(scope="session")
@@ -230,9 +223,7 @@ def test_a_cache_of_one_block(policy):
 
 
 def examples(count: int):
-    return settings(
-        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    return settings(max_examples=count)
 
 
 serving = st.fixed_dictionaries(

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import missing
 from small_traces import hand_trace
 
 import sim
@@ -245,7 +246,7 @@ def published(trace_path):
     """
     path = trace_path("ragpulse").parents[1] / "reference_curves" / "kvcache_ai_precomputed.json.gz"
     if not path.is_file():
-        pytest.skip("reference_curves not at hand")
+        missing("reference_curves")
     entry = json.loads(gzip.decompress(path.read_bytes()))["traces"]["ragpulse"]
     results = {int(c): hits for c, hits in entry["capacityResults"].items()}
     prefix = {c: hits for c, hits in results.items() if hits[2] <= 1_877_444}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+from brute_force import exhaustive
 from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
@@ -16,30 +16,10 @@ from sim import cli, weighted
 from sim.bounds import optimum
 from sim.models import MODELS, Model
 from sim.simulation import simulate
-from sim.twin_server import asks_of
 from sim.value import depth_values
 from sim.weighted import intervals, weighted_bound
 
 STEEP = Model(1.0, 1_000, 1, 1, 1, "attention outweighs everything: what to keep depends on the depth")
-
-
-def exhaustive(trace, capacity: int, values) -> float:
-    """Return the most value over all choices of what to keep, a hit needing its whole prefix."""
-    best: dict[frozenset[int], float] = {frozenset(): 0.0}
-    for ask in asks_of(trace, "none"):
-        if ask.prompt_blocks > capacity:
-            continue
-        after: dict[frozenset[int], float] = {}
-        for kept, total in best.items():
-            hits = 0
-            while hits < ask.hit_limit and ask.blocks[hits] in kept:
-                hits += 1
-            others = kept - set(ask.blocks)
-            for stay in combinations(sorted(others), min(len(others), capacity - ask.prompt_blocks)):
-                state = frozenset([*stay, *ask.blocks])
-                after[state] = max(after.get(state, 0.0), total + sum(values[:hits]))
-        best = after
-    return max(best.values())
 
 
 @examples(120)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zoo_twins
 from bench.bench import oracle_general
+from conftest import extra
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
@@ -62,7 +63,7 @@ def objects(text: str, block_tokens: int = 10) -> Trace:
 @pytest.fixture(scope="session")
 def peer(tmp_path_factory):
     """Return libCacheSim's hits for (trace, policy, capacity); skips where it is not installed."""
-    library = pytest.importorskip("libcachesim")
+    library = extra("libcachesim")
     files: dict[str, Path] = {}
 
     def hits(trace: Trace, name: str, capacity: int) -> int:

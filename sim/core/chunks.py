@@ -260,10 +260,7 @@ def replay_chunks(requests, labels, gpu_hits, state, marks, hooks, rules, atomic
             stored = _one_by_one(state, marks, requests, i, found, rules, hooks, counts)
         if state.n[st.BROKEN] > 0:
             return
-        counts[replay.HIT] += hits
-        counts[replay.LOOKED_UP] += full
-        counts[replay.ADMITTED] += stored
-        counts[replay.BYPASSED] += full - hits - stored
+        replay.tally(counts, full, hits, stored)
         replay.account(counts, 0)
         view.average(cache, full, hits, counts[replay.EVICTED] - evicted)
         hits_out[i], start_out[i] = hits, requests.arrival_s[i]

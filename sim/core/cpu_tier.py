@@ -243,9 +243,6 @@ def replay_cpu_tier(
         _use(tier, tracker, requests, i, first, full, fits, policy, threshold)
         _use(tier, tracker, requests, i, gpu_hits[i], found, False, policy, threshold)
         counts[replay.RESIDENT] = tier.sizes[T1] + tier.sizes[T2]
-        counts[replay.HIT] += found
-        counts[replay.LOOKED_UP] += full
-        counts[replay.ADMITTED] += wanted if fits else 0
-        counts[replay.BYPASSED] += full - found - (wanted if fits else 0)
+        replay.tally(counts, full, found, wanted if fits else 0)
         replay.account(counts, 0)
         hits_out[i], start_out[i] = found, requests.arrival_s[i]

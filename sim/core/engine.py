@@ -191,10 +191,7 @@ def _finish(state, requests, labels, i, row, hits, rows, rules, hooks, counts):
 @kernel(inline=True)
 def account(state, full, hits, held, evicted, counts):
     """Count an admission; `evicted` is the number of evictions before it."""
-    counts[replay.HIT] += hits
-    counts[replay.LOOKED_UP] += full
-    counts[replay.ADMITTED] += held - hits
-    counts[replay.BYPASSED] += full - held
+    replay.tally(counts, full, hits, held - hits)
     replay.account(counts, state.n[st.SCRATCH])
     view.average(state.cache[0], full, hits, counts[replay.EVICTED] - evicted)
 

@@ -178,8 +178,5 @@ def replay_kvbm(
         for k in range(full):
             block = requests.block_ids[start + (full - 1 - k if tail_first else k)]
             _give(pool, parents, block, policy, thresholds)
-        counts[replay.HIT] += hits
-        counts[replay.LOOKED_UP] += full
-        counts[replay.ADMITTED] += admitted
-        counts[replay.BYPASSED] += full - hits - admitted
+        replay.tally(counts, full, hits, admitted)
         hits_out[i], start_out[i] = hits, requests.arrival_s[i]

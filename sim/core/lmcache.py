@@ -147,9 +147,6 @@ def replay_lmcache(requests, chunks, policy, capacity, block_tokens, hits_out, s
             _touch(chunks, requests.block_ids[k], policy)
         put = _store(chunks, requests, i, found, policy, counts[replay.RESIDENT], capacity, counts)
         hits = max(min(found, replay.hit_limit(requests, i, block_tokens)), 0)
-        counts[replay.HIT] += hits
-        counts[replay.LOOKED_UP] += full
-        counts[replay.ADMITTED] += put
-        counts[replay.BYPASSED] += full - hits - put
+        replay.tally(counts, full, hits, put)
         replay.account(counts, 0)
         hits_out[i], start_out[i] = hits, requests.arrival_s[i]

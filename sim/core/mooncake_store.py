@@ -169,9 +169,6 @@ def replay_mooncake_store(requests, priorities, objects, settings, capacity, blo
                 _look(objects, now_s, capacity, settings, counts)
                 put += _put(objects, requests.block_ids[k], now_s, soft, capacity, settings, counts)
         hits = max(min(found, replay.hit_limit(requests, i, block_tokens)), 0)
-        counts[replay.HIT] += hits
-        counts[replay.LOOKED_UP] += full
-        counts[replay.ADMITTED] += put
-        counts[replay.BYPASSED] += full - hits - put
+        replay.tally(counts, full, hits, put)
         replay.account(counts, 0)
         hits_out[i], start_out[i] = hits, now_s

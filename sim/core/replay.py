@@ -200,6 +200,15 @@ def leave_unserved(i, hits_out, start_out, counts):
 
 
 @kernel(inline=True)
+def tally(counts, full, hits, entered):
+    """Count the full blocks of a request: what was hit, what entered, what was neither."""
+    counts[HIT] += hits
+    counts[LOOKED_UP] += full
+    counts[ADMITTED] += entered
+    counts[BYPASSED] += full - hits - entered
+
+
+@kernel(inline=True)
 def account(counts, scratch_blocks):
     """Note the occupancy after an admission: resident blocks plus blocks running requests hold without a hash."""
     used = counts[RESIDENT] + scratch_blocks

@@ -239,10 +239,7 @@ def _admit(tree, requests, labels, i, node, hits, rules, hooks, records, counts)
     _lock(tree, leaf, rules)
     _unlock(tree, node, rules, hooks, records, i, counts)
     tree.n[radix.SCRATCH] += blocks - full
-    counts[replay.HIT] += hits
-    counts[replay.LOOKED_UP] += full
-    counts[replay.ADMITTED] += full - found
-    counts[replay.BYPASSED] += found - hits
+    replay.tally(counts, full, hits, full - found)
     replay.account(counts, tree.n[radix.SCRATCH])
     if records is not None:
         view.average(records.cache[0], full, hits, counts[replay.EVICTED] - before)

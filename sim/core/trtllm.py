@@ -187,8 +187,5 @@ def replay_trtllm(requests, parents, priorities, pool, duration_s, capacity, blo
         replay.account(counts, blocks - hits - stored)
         for k in range(blocks - 1, -1, -1):
             _release(pool, pool.held[k], np.int64(priorities[i]), now_s, duration_s)
-        counts[replay.HIT] += hits
-        counts[replay.LOOKED_UP] += full
-        counts[replay.ADMITTED] += stored
-        counts[replay.BYPASSED] += full - hits - stored
+        replay.tally(counts, full, hits, stored)
         hits_out[i], start_out[i] = hits, now_s

@@ -158,7 +158,7 @@ def test_gzip_or_not_is_told_from_the_contents(tmp_path: Path) -> None:
         ("mooncake", changed(MOONCAKE, 1, output_length=-1), 1, "output_length", "got -1"),
         ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, 1, -2]), 1, "hash_ids", "got -2"),
         ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, True, 2]), 1, "hash_ids", "got True"),
-        ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, 10**400, 2]), 1, "hash_ids", "bits"),
+        ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, 10**400, 2]), 1, "hash_ids", r"bits|e\+"),
         ("mooncake", changed(MOONCAKE, 1, hash_ids=None), 1, "hash_ids", "a list"),
         ("mooncake", changed(MOONCAKE, 3, hash_ids=[1, 0, 3, 4]), 3, "block_ids", "repair='rechain'"),
         ("mooncake", [MOONCAKE[0], "{broken"], 2, None, "expected one JSON object"),
@@ -206,7 +206,7 @@ def test_truncated_gzip_and_other_unreadable_files(tmp_path: Path) -> None:
     data = gzip.compress("".join(json.dumps(r) + "\n" for r in MOONCAKE * 400).encode())
     cut = tmp_path / "cut.gz"
     cut.write_bytes(data[: len(data) // 2])
-    with pytest.raises(TraceError, match=r"cut\.gz:\d+: gzip data ends or breaks .*truncated or damaged"):
+    with pytest.raises(TraceError, match=r"cut\.gz:\d+: packed data ends or breaks .*truncated or damaged"):
         mooncake.read(cut, 4)
     cut.write_bytes(data[:60] + b"\0" * 20 + data[80:])
     with pytest.raises(TraceError, match=r"cut\.gz:\d+: "):

@@ -21,10 +21,13 @@ from workloads.columns import F64, I32, I64
 from workloads.errors import TraceError
 
 if TYPE_CHECKING:
+    from workloads.formats import Head
     from workloads.trace import Trace
 
 FORMAT = "kvevolve-trace"
 VERSION = 1
+SUMMARY = "kvevolve's own: fast, exact, with its manifest"
+SUFFIXES = (".npz",)
 _META = "meta"
 _DTYPES = {"offsets": np.int64, "arrival_s": np.float64}  # every other column is int32
 _REQUIRED = ("offsets", "block_ids", "arrival_s", "input_tokens", "output_tokens")
@@ -40,7 +43,12 @@ _UNREADABLE = (
 )
 
 
-def save(trace: Trace, path: str | os.PathLike[str]) -> None:
+def matches(head: Head) -> bool:
+    """Return whether a file is an archive of numpy arrays."""
+    return head.raw[:4] == b"PK\x03\x04" or head.path.suffix == ".npz"
+
+
+def write(trace: Trace, path: str | os.PathLike[str]) -> None:
     """Write a trace, whole or not at all (temporary neighbour, then rename).
 
     Args:
@@ -64,8 +72,8 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
         np.savez(handle, **members)
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
-    """Read a trace written by :func:`save` and check it: format, version, every rule of a trace, fingerprint.
+def read(path: str | os.PathLike[str]) -> Trace:
+    """Read a trace written by :func:`write` and check it: format, version, every rule of a trace, fingerprint.
 
     Args:
         path: File name.

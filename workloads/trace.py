@@ -307,10 +307,10 @@ class Trace:
         return combine.merge(traces, name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.npz`` file, whole or not at all; see :func:`workloads.npz.save`."""
-        npz.save(self, path)
+        """Write a ``.npz`` file, whole or not at all; see :func:`workloads.npz.write`."""
+        npz.write(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Trace:
-        """Read a ``.npz`` file written by :meth:`save`; see :func:`workloads.npz.load`."""
-        return npz.load(path)
+        """Read a ``.npz`` file written by :meth:`save`; see :func:`workloads.npz.read`."""
+        return npz.read(path)

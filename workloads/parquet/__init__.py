@@ -20,8 +20,17 @@ has a key ``kvevolve`` with JSON: format, version, name, block_tokens, source, l
 distinct_blocks and fingerprint. Knows this layout; must not know caches.
 """
 
+from workloads.formats import Head
 from workloads.parquet.layout import Header
 from workloads.parquet.reader import ParquetTrace, open_parquet, read
 from workloads.parquet.writer import write, write_batches
 
-__all__ = ["Header", "ParquetTrace", "open_parquet", "read", "write", "write_batches"]
+__all__ = ["Header", "ParquetTrace", "matches", "open_parquet", "read", "write", "write_batches"]
+
+SUMMARY = "one row per request, for exchange and for what does not fit in memory"
+SUFFIXES = (".parquet",)
+
+
+def matches(head: Head) -> bool:
+    """Return whether a file is a Parquet file."""
+    return head.raw[:4] == b"PAR1" or head.path.suffix == ".parquet"

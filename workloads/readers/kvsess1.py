@@ -17,6 +17,7 @@ import numpy as np
 from workloads import runs
 from workloads.columns import F64, I64
 from workloads.errors import TraceError
+from workloads.formats import Head
 from workloads.materialise import namespaced_starts
 from workloads.readers.assemble import checked_repairs
 from workloads.readers.kvt1 import read_header
@@ -47,6 +48,14 @@ class _Columns:
     run_rows: list[int] = field(default_factory=lambda: [0])
     run_flat: list[list[int]] = field(default_factory=list)
     requests_moved: int = 0
+
+
+SUMMARY = "sessions with times of their own and runs of block ids"
+
+
+def matches(head: Head) -> bool:
+    """Return whether a file says so in its header."""
+    return (head.first or {}).get("format") == "kvsess1"
 
 
 def read(path: str | os.PathLike[str], name: str | None = None, repair: str | Iterable[str] = ()) -> SessionSet:

@@ -14,6 +14,7 @@ import numpy as np
 
 from workloads import runs
 from workloads.errors import TraceError
+from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs
 from workloads.readers.lines import JsonLines, Record, source_of
 from workloads.trace import Trace
@@ -21,6 +22,13 @@ from workloads.validation import check_block_tokens
 
 _USED = frozenset(("t", "in", "out", "s", "b"))
 _MAX_REFS = 2**31 - 1
+
+SUMMARY = "requests with absolute times and runs of block ids"
+
+
+def matches(head: Head) -> bool:
+    """Return whether a file says so in its header."""
+    return (head.first or {}).get("format") == "kvt1"
 
 
 def read(path: str | os.PathLike[str], name: str | None = None, repair: str | Iterable[str] = ()) -> Trace:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from workloads.errors import TraceError
+from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs
 from workloads.readers.lines import JsonLines, Record, source_of
 from workloads.trace import Trace
@@ -22,6 +23,13 @@ from workloads.validation import check_block_tokens
 _USED = frozenset(
     ("timestamp", "input_length", "output_length", "hash_ids", "input_tokens", "output_tokens", "session_id")
 )
+
+SUMMARY = "Mooncake, NVIDIA Dynamo, AIPerf"
+
+
+def matches(head: Head) -> bool:
+    """Return whether the first line has block hashes."""
+    return "hash_ids" in (head.first or {})
 
 
 def read(

@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from sim.cli_arguments import add_json, add_replay, replay_options, shown
+from sim.cli.arguments import add_json, add_replay, replay_options, shown
 from sim.meter import Meter
 
 

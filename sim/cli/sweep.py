@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli_arguments import add_executor, add_json, add_replay, add_trace, executor_of, replay_options
+from sim.cli.arguments import add_executor, add_json, add_replay, add_trace, executor_of, replay_options
 from sim.meter import Meter
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import json
 import time
 from typing import Any
 
-from sim.cli_arguments import add_json, add_trace
+from sim.cli.arguments import add_json, add_trace
 from sim.value import FLOPS_PER_S, OBJECTIVES
 
 

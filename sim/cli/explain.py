@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sim.cli_arguments import add_capacity, add_json, add_trace
+from sim.cli.arguments import add_capacity, add_json, add_trace
 
 QUIET_S = 2.0
 """Progress is said from this time on."""

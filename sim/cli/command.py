@@ -1,7 +1,6 @@
-"""The `kvevolve` command: verbs, each of which calls one function of the library and prints.
+"""The command line as a whole, and the verbs of a few lines.
 
-stdout is the result, stderr progress. Exit codes: 0 ok, 1 error, 2 refused or gate failed. Imports of kernels are put
-off until a verb needs them.
+Knows every verb. Must not know how results are made.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim import cli_bounds, cli_explain, cli_fidelity, cli_stream, cli_sweep
-from sim.cli_arguments import (
+from sim.cli import bounds, explain, fidelity, stream, sweep, trace
+from sim.cli.arguments import (
     POLICY,
     add_capacity,
     add_executor,
@@ -27,7 +26,7 @@ from sim.cli_arguments import (
 )
 from sim.meter import Meter
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,40 +175,6 @@ def _panel(options: argparse.Namespace) -> int:
     return 0
 
 
-def _trace_info(options: argparse.Namespace) -> int:
-    from workloads import load
-
-    trace = load(options.trace)
-    print(trace)
-    print(json.dumps(trace.provenance, indent=2, sort_keys=True, default=str))
-    return 0
-
-
-def _trace_convert(options: argparse.Namespace) -> int:
-    from workloads import load, parquet
-
-    trace = load(options.trace)
-    if options.output.suffix == ".parquet":
-        parquet.write(trace, options.output)
-    else:
-        trace.save(options.output)
-    _say(f"{options.output}: {trace!r}")
-    return 0
-
-
-def _trace_fetch(options: argparse.Namespace) -> int:
-    from workloads.fetch import fetch
-
-    meter = Meter()
-
-    def progress(name: str, done: int, total: int | None) -> None:
-        meter.tell(f"{name} {done / 1e6:.1f} MB of {(total or 0) / 1e6:.1f} MB", done == total)
-
-    for path in fetch(options.collection, progress=progress):
-        print(path)
-    return 0
-
-
 class _Version(argparse.Action):
     """Looks the version up when asked for it: that reads the metadata of all packages."""
 
@@ -228,8 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_run(verbs)
-    cli_sweep.add(verbs)
-    cli_stream.add(verbs)
+    sweep.add(verbs)
+    stream.add(verbs)
     verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
     verb.add_argument("files", type=Path, nargs="+", metavar="FILE")
     _panel_arguments(verb, "train", ("train", "validation"))
@@ -238,27 +203,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("policies", nargs="+", help="shipped names, zoo:NAME or files")
     _panel_arguments(verb, "validation", ("train", "validation", "test"))
     add_executor(verb)
-    cli_explain.add(verbs)
+    explain.add(verbs)
     verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
     verb.add_argument("file")
-    cli_bounds.add(verbs)
+    bounds.add(verbs)
     _add_evolve(verbs)
-    cli_fidelity.add(verbs)
+    fidelity.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
     _add(verbs, "policies", _policies, "list the shipped policies and the zoo")
     verb = _add(verbs, "panel", _panel, "describe a panel")
     verb.add_argument("split", nargs="?", default="train", choices=("train", "validation", "test"))
     _traces_argument(verb)
-    trace = verbs.add_parser("trace", help="inspect, convert and fetch traces")
-    kinds = trace.add_subparsers(required=True, metavar="ACTION")
-    verb = _add(kinds, "info", _trace_info, "describe a trace")
-    verb.add_argument("trace")
-    verb = _add(kinds, "convert", _trace_convert, "save a trace as .npz or .parquet")
-    verb.add_argument("trace")
-    verb.add_argument("output", type=Path)
-    verb = _add(kinds, "fetch", _trace_fetch, "download public traces into the user cache, checksums verified")
-    verb.add_argument("collection", choices=("mooncake",))
+    trace.add(verbs)
     return parser
 
 
@@ -299,7 +256,3 @@ def _add_evolve(verbs: Any) -> None:
     _traces_argument(verb)
     verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
     verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

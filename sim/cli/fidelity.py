@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sim.cli_arguments import add_json, add_trace
+from sim.cli.arguments import add_json, add_trace
 
 if TYPE_CHECKING:
     from workloads import Trace

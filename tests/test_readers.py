@@ -158,7 +158,7 @@ def test_gzip_or_not_is_told_from_the_contents(tmp_path: Path) -> None:
         ("mooncake", changed(MOONCAKE, 1, output_length=-1), 1, "output_length", "got -1"),
         ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, 1, -2]), 1, "hash_ids", "got -2"),
         ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, True, 2]), 1, "hash_ids", "got True"),
-        ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, 10**400, 2]), 1, "hash_ids", r"bits|e\+"),
+        ("mooncake", changed(MOONCAKE, 1, hash_ids=[0, 10**30, 2]), 1, "hash_ids", "integer block ids"),
         ("mooncake", changed(MOONCAKE, 1, hash_ids=None), 1, "hash_ids", "a list"),
         ("mooncake", changed(MOONCAKE, 3, hash_ids=[1, 0, 3, 4]), 3, "block_ids", "repair='rechain'"),
         ("mooncake", [MOONCAKE[0], "{broken"], 2, None, "expected one JSON object"),

@@ -137,8 +137,8 @@ def _read(kind: str, path: Path, options: Options) -> Trace:
     module = formats.module(kind)
     own = inspect.signature(module.read).parameters
     laid_out = inspect.signature(materialise).parameters if "SessionSet" in _returns(module.read) else {}
-    reading: Options = {}
-    laying: Options = {}
+    reading: dict[str, Any] = {}
+    laying: dict[str, Any] = {}
     options = {_ALIASES.get(key, key): value for key, value in options.items()}
     if options.get("use_recorded_starts") and laid_out:
         options.setdefault("window_s", None)

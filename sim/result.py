@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sim.models import kv_bytes_per_token
+from workloads.kv_bytes import kv_bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Result:
         return self.admitted_blocks / missing if missing else 1.0
 
     def kv_bytes(self, model: str | int) -> dict[str, float]:
-        """Return peak and mean KV bytes for a model of `sim.models.MODELS`, or for given bytes per token."""
+        """Return peak and mean KV bytes for a model, see `workloads.kv_bytes.kv_bytes_per_token`."""
         per_block = kv_bytes_per_token(model) * self.block_tokens
         return {"peak_kv_bytes": self.peak_used_blocks * per_block, "mean_kv_bytes": self.mean_used_blocks * per_block}
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.models import model_of
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -32,12 +30,16 @@ def depth_values(
 ) -> npt.NDArray[np.float64]:
     """Return float64 (depths,): what a hit on the block at each depth of a prompt saves.
 
-    FLOPs of a block: 2 * parameters per token, and 4 * layers * query heads * head size per token and token before it.
+    Bytes of any model (`workloads.kv_bytes`); FLOPs and seconds of a named one (`workloads.models`), of which a block
+    takes 2 * parameters per token, and 4 * layers * query heads * head size per token and token before it.
 
     Raises:
         ValueError: If the objective or model is unknown, or the rate is not positive.
     """
-    import numpy as np  # here: the command line's help names the objectives without it
+    import numpy as np  # here: the command line's help names the objectives without these
+
+    from workloads.kv_bytes import kv_bytes_per_token
+    from workloads.models import model_of
 
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
@@ -45,10 +47,10 @@ def depth_values(
         raise ValueError(f"flops_per_s must be positive, got {flops_per_s}")
     if objective == "tokens":
         return np.full(depths, float(block_tokens))
-    shape = model_of(model)
     if objective == "bytes":
-        return np.full(depths, float(block_tokens * shape.kv_bytes_per_token))
+        return np.full(depths, float(block_tokens * kv_bytes_per_token(model)))
+    shape = model_of(model)
     before = (np.arange(depths, dtype=np.float64) + 0.5) * block_tokens
-    attention = 4.0 * shape.layers * shape.attention_width * before
+    attention = 4.0 * shape.kv.layers * shape.attention_width * before
     flops: npt.NDArray[np.float64] = block_tokens * (2.0 * shape.active_parameters + attention)
     return flops if objective == "flops" else flops / flops_per_s

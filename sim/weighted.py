@@ -87,7 +87,7 @@ def weighted_bound(
         trace: What is replayed.
         capacity: As for `sim.simulate`.
         objective: One of `sim.value.OBJECTIVES`.
-        model: A model of `sim.models.MODELS`.
+        model: See `sim.value.depth_values`.
         flops_per_s: Rate at which prefill runs, for "seconds".
 
     Raises:

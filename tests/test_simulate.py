@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from small_traces import hand_trace
 
-from sim.models import MODELS, kv_bytes_per_token
 from sim.policy.compiler import compile_policy
 from sim.registry import load_policy
 from sim.simulation import Options, parse_capacity, simulate
+from workloads.kv_bytes import kv_bytes_per_token
+from workloads.models import MODELS
 
 # 3 blocks of 10 tokens; request 2 hits both blocks of request 0, request 1 is too large for 3 places.
 TRACE = hand_trace([[0, 1], [0, 1, 2], [0, 1]], [21, 35, 25], output_tokens=[1, 1, 2])

@@ -14,12 +14,13 @@ from test_twin import examples
 
 from sim import cli, weighted
 from sim.bounds import optimum
-from sim.models import MODELS, Model
 from sim.simulation import simulate
 from sim.value import depth_values
 from sim.weighted import intervals, weighted_bound
+from workloads.models import MODELS, KvShape, Model
 
-STEEP = Model(1.0, 1_000, 1, 1, 1, "attention outweighs everything: what to keep depends on the depth")
+STEEP = Model(1.0, 1_000, KvShape(1, 1, 1))
+"""Attention outweighs everything: what to keep depends on the depth."""
 
 
 @examples(120)
@@ -79,7 +80,7 @@ def test_values_by_hand():
     # Depth 2: 16 tokens with 2 * 8.03e9 FLOPs and 4 * 32 * 4096 for each of 40 tokens before them on average.
     assert flops[2] == 16 * (2 * 8.03e9 + 4 * 32 * 4096 * 40)
     assert depth_values("seconds", 3, 16, flops_per_s=2.0)[2] == flops[2] / 2
-    assert depth_values("bytes", 2, 16).tolist() == [16.0 * model.kv_bytes_per_token] * 2
+    assert depth_values("bytes", 2, 16).tolist() == [16.0 * model.kv.bytes_per_token()] * 2
     with pytest.raises(ValueError, match="unknown objective 'flop'"):
         depth_values("flop", 1, 16)
     with pytest.raises(ValueError, match=r"did you mean 'llama-3\.1-8b'"):

@@ -1,4 +1,4 @@
-"""Ranges of cache sizes and the part of a trace that counts, as users write them.
+"""Ranges of cache sizes, as users write them.
 
 Knows text and numbers; must not know policies or engines.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.simulation import parse_capacity
-from workloads.trace import Trace
+from workloads.kv_bytes import is_memory, memory_blocks
 
 Capacities = str | int | float | Sequence[int | float | str]
 
@@ -45,33 +45,19 @@ def parse_capacities(given: Capacities, points: int, n_blocks: int) -> tuple[int
     return tuple(sorted(found))
 
 
-def first_counted(trace: Trace, warmup: int | float | str = 0) -> int:
-    """Return the index of the first request that counts.
+def without_memory(given: str, block_tokens: int, model: str | int | None) -> str:
+    """Return capacities as a user writes them, sizes of memory turned into blocks.
 
     Args:
-        trace: What is replayed; a warm-up is replayed as well, but neither its hits nor its tokens are counted.
-        warmup: Requests (1000), a share of the requests ("50%", 0.5; rounded down, as the published curves do), or a
-            share of the time between first and last arrival ("50%time").
+        given: "40GiB", "10GiB..160GiB,5%".
+        block_tokens: Tokens per block.
+        model: See `workloads.kv_bytes.kv_bytes_per_token`; None if the user named none.
 
     Raises:
-        ValueError: If it is none of these, or leaves nothing to count.
+        ValueError: If there is a size of memory, and no model or not room for a block.
     """
-    text = str(warmup).strip()
-    by_time = text.endswith("%time")
-    number = text.removesuffix("time")
-    try:
-        value = float(number.removesuffix("%")) / (100.0 if number.endswith("%") else 1.0)
-    except ValueError:
-        value = -1.0
-    if number.endswith("%") or isinstance(warmup, float):
-        valid = 0 <= value < 1
-        cut = trace.arrival_s[0] + value * trace.span_s if by_time and valid else 0.0
-        first = int(np.searchsorted(trace.arrival_s, cut)) if by_time else int(value * trace.n_requests)
-    else:
-        valid, first = value >= 0 and value.is_integer(), int(value)
-    if not valid or first >= trace.n_requests:
-        raise ValueError(
-            f"warmup {warmup!r}: give requests (1000), a share of them ('50%') or of the time ('50%time') that leaves "
-            f"some of the {trace.n_requests:,} requests to count"
-        )
-    return first
+
+    def blocks(text: str) -> str:
+        return str(memory_blocks(text, block_tokens, model)) if is_memory(text) else text
+
+    return ",".join("..".join(map(blocks, part.split(".."))) for part in given.split(","))

@@ -3,12 +3,11 @@
 from workloads.errors import TraceError
 from workloads.loading import known_traces, load
 from workloads.materialise import materialise
-from workloads.panel import CAPACITY_FRACTIONS, Cell, Panel, describe, load_panel
+from workloads.panel import Cell, Panel, describe, load_panel
 from workloads.sessions import SessionSet
 from workloads.trace import Trace
 
 __all__ = [
-    "CAPACITY_FRACTIONS",
     "Cell",
     "Panel",
     "SessionSet",

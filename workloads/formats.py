@@ -106,6 +106,12 @@ def module(name: str) -> ModuleType:
     return import_module(MODULES[name])
 
 
+def is_generated(spec: str) -> bool:
+    """Return whether a trace specification names what is made ("synthetic:chat"), not a file or a known trace."""
+    kind, colon, _ = spec.partition("?")[0].partition(":")
+    return bool(colon) and "/" not in kind and kind not in MODULES
+
+
 def writer(path: Path, name: str | None = None) -> Callable[[Trace, Path], None]:
     """Return the function that writes a trace to a file.
 

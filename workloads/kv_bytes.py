@@ -69,8 +69,8 @@ def memory_blocks(memory: str, block_tokens: int, model: str | int | None) -> in
         raise TraceError(f"memory {memory!r}: expected a number and one of {', '.join(_UNITS)}, for example 40GiB")
     if model is None:
         raise TraceError(
-            f"capacity {memory}: blocks in memory depend on the model - fix: name it (--model, or model: in a panel): one"
-            f" of {', '.join(MODELS)}, a config.json, or KV bytes per token"
+            f"capacity {memory}: blocks in memory depend on the model - fix: name it (--model, or model: in a panel):"
+            f" one of {', '.join(MODELS)}, a config.json, or KV bytes per token"
         )
     per_block = kv_bytes_per_token(model) * block_tokens
     blocks = int(Fraction(found[1]) * _UNITS[found[2]] / per_block)

@@ -13,6 +13,7 @@ from typing import Any
 from workloads import formats, locate, synthetic
 from workloads.errors import TraceError, unknown_name
 from workloads.materialise import materialise
+from workloads.sessions import SessionSet
 from workloads.trace import Trace
 
 Options = dict[str, object]
@@ -22,7 +23,7 @@ _GIVEN = ("path", "sessions")  # parameters of readers that are not options
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 
-def load(spec: str) -> Trace:
+def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
     """Load a trace from a specification.
 
     Args:
@@ -35,6 +36,8 @@ def load(spec: str) -> Trace:
               and so on for every format (:data:`workloads.formats.MODULES`); ``block`` is short for ``block_tokens``;
             - ``synthetic:chat?seed=1&requests=2000``;
             - any other path: the format is told from the contents, options as above.
+        sessions: Of a source that is sessions: only those whose names hash into this range, see
+            `workloads.sessions.SessionSet.hash_split`. They are laid on a clock of their own.
 
     Returns:
         The trace.
@@ -42,19 +45,21 @@ def load(spec: str) -> Trace:
     Raises:
         TraceError: unknown name, kind or option (with a suggestion), or whatever the reader refuses.
     """
-    target, options = _split(spec)
+    target, options = split_spec(spec)
     if target in locate.KNOWN_TRACES:
         entry = locate.known_trace(target)
         merged = {**entry.options, **options}
-        return _read(entry.reader, locate.require(target), {"name": target, **merged})
+        return _read(entry.reader, locate.require(target), {"name": target, **merged}, sessions)
     kind, colon, rest = target.partition(":")
     if colon and kind == "synthetic":
+        if sessions:
+            raise no_sessions(spec)
         return _call(synthetic.generator(rest), options, f"synthetic:{rest}")
     if colon and kind in formats.MODULES:
-        return _read(kind, Path(rest), options)
+        return _read(kind, Path(rest), options, sessions)
     path = Path(target)
     if path.exists():
-        return _read(formats.sniff(path), path, options)
+        return _read(formats.sniff(path), path, options, sessions)
     if colon and "/" not in kind:
         raise unknown_name("kind of trace", kind, [*formats.MODULES, "synthetic"])
     if "/" in target or path.suffix:
@@ -67,7 +72,17 @@ def known_traces() -> dict[str, bool]:
     return {name: locate.find(name) is not None for name in locate.KNOWN_TRACES}
 
 
-def _split(spec: str) -> tuple[str, Options]:
+def no_sessions(what: str) -> TraceError:
+    """Return the refusal to cut by session what has a clock already."""
+    return TraceError(f"{what}: its sessions are on a clock already - fix: cut it by time or requests")
+
+
+def split_spec(spec: str) -> tuple[str, Options]:
+    """Return what a specification names, and its options.
+
+    Raises:
+        TraceError: an option without a value, or given twice.
+    """
     target, _, query = spec.partition("?")
     options: Options = {}
     for pair in filter(None, query.split("&")):
@@ -132,7 +147,7 @@ def _fitting(key: str, value: object, annotation: str, what: str) -> object:
     return value
 
 
-def _read(kind: str, path: Path, options: Options) -> Trace:
+def _read(kind: str, path: Path, options: Options, sessions: tuple[float, float] | None = None) -> Trace:
     """Read a file with the module of its format."""
     module = formats.module(kind)
     own = inspect.signature(module.read).parameters
@@ -149,6 +164,10 @@ def _read(kind: str, path: Path, options: Options) -> Trace:
     if laid_out:
         _needed(laid_out, laying, kind)
     found = module.read(path, **reading)
+    if sessions:
+        if not isinstance(found, SessionSet):
+            raise no_sessions(str(path))
+        found = found.hash_split(*sessions)
     return materialise(found, **laying) if laid_out else found
 
 

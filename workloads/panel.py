@@ -1,42 +1,40 @@
 """Panels: named, versioned sets of traces x capacities to score policies on.
 
-Knows splits, cells and fingerprints. Must not know policies or scores, nor how a trace is read.
+Knows splits, cells and fingerprints. Must not know policies or scores, nor how a trace is read or a file checked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from workloads import locate
+from workloads import formats, panel_file, panel_recipes
 from workloads.errors import TraceError, unknown_name
-from workloads.panel_recipes import PANELS, sources
+from workloads.ladder import Capacity, Cell, ladder
+from workloads.panel_file import SPLITS
 from workloads.trace import Trace
+from workloads.warmup import first_counted
 
-CAPACITY_FRACTIONS = (0.01, 0.02, 0.05, 0.10, 0.20)
-SPLITS = ("train", "validation", "test")
-
-_WHICH = {"real": "real-v1", "mooncake": "mooncake-v1", "synthetic": "synthetic-v1"}
+__all__ = ["SPLITS", "Cell", "Panel", "Setup", "describe", "describe_known", "load_panel", "make_panel"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One trace at one cache capacity.
+class Setup:
+    """How a trace is replayed and counted.
 
     Attributes:
-        trace_name: Key into :attr:`Panel.traces`.
-        fraction: Nominal capacity as a share of the trace's distinct blocks.
-        capacity_blocks: Capacity in blocks: ``max(1, floor(fraction x n_blocks))``, raised to the largest request.
-        raised: True if it had to be raised: an engine refuses to start with less than its longest prompt needs.
+        capacities: Cache sizes, see `workloads.ladder`.
+        model: For capacities in memory.
+        warmup: Not counted, see `workloads.warmup.first_counted`.
+        weight: Of the trace's cells in the mean of the score.
     """
 
-    trace_name: str
-    fraction: float
-    capacity_blocks: int
-    raised: bool
+    capacities: tuple[Capacity, ...] = ("1%", "2%", "5%", "10%", "20%")
+    model: str | int | None = None
+    warmup: int | str = 0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,12 +42,15 @@ class Panel:
     """Traces and the cells to replay them at.
 
     Attributes:
-        name: Name and version: ``real-v1``, ``mooncake-v1`` or ``synthetic-v1``.
+        name: Name and version, for example ``real-v1``.
         split: ``train``, ``validation`` or ``test``.
         traces: Traces by name.
         cells: Every (trace, capacity) to replay, traces in order, capacities rising.
-        fingerprint: SHA-256 (hex) over name, split, the traces' fingerprints and the cells.
-        real: True if the traces were recorded, False if they were generated.
+        fingerprint: SHA-256 (hex) over name, split, the traces' fingerprints, the cells, and what is set of warm-up and
+            weights: results compare only under equal fingerprints.
+        generated: Names of the traces that were generated, not recorded.
+        weights: Weight of each trace in the mean of the score; 1 where not named.
+        which: What `load_panel` finds this panel by: its name if it is shipped, else the path of its file.
         notes: What a reader of the results should know, for example capacities that fell together.
     """
 
@@ -58,8 +59,30 @@ class Panel:
     traces: Mapping[str, Trace]
     cells: tuple[Cell, ...]
     fingerprint: str
-    real: bool
+    generated: frozenset[str] = frozenset()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    which: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def real(self) -> bool:
+        """Whether any of the traces was recorded."""
+        return len(self.generated) < len(self.traces)
+
+    @property
+    def traffic(self) -> str:
+        """What the traces are, in words."""
+        if not self.real:
+            return "SYNTHETIC traffic"
+        return "recorded and SYNTHETIC traffic" if self.generated else "recorded traffic"
+
+    def weight(self, trace_name: str) -> float:
+        """Return the weight of a trace's cells in the mean of the score."""
+        return self.weights.get(trace_name, 1.0)
+
+    def prompt_tokens(self, cell: Cell) -> int:
+        """Return the prompt tokens that count in a cell: those after its warm-up."""
+        return int(self.traces[cell.trace_name].input_tokens[cell.first_counted :].sum(dtype="int64"))
 
     @property
     def n_refs(self) -> int:
@@ -82,14 +105,15 @@ def load_panel(split: str, which: str = "auto", purpose: str | None = None) -> P
     Args:
         split: ``train``, ``validation`` or ``test``.
         which: ``real`` (all traces of ``real-v1``), ``mooncake`` (the Mooncake files that can be fetched),
-            ``synthetic``, or ``auto``: the first of these whose files are all at hand, for every split alike.
+            ``synthetic``, or ``auto``: the first of these whose files are all at hand, for every split alike; or the
+            path of a panel's YAML file (copy one of ``workloads/panels``).
         purpose: ``"report"`` to load the test split; ignored for the others.
 
     Returns:
         The panel. Only traces of this split are held; derived traces come from the user cache.
 
     Raises:
-        TraceError: unknown split or panel, or a trace that is not at hand.
+        TraceError: unknown split or panel, a file that says what it must not, or a trace that is not at hand.
         ValueError: the test split without ``purpose="report"``.
     """
     if split not in SPLITS:
@@ -99,95 +123,104 @@ def load_panel(split: str, which: str = "auto", purpose: str | None = None) -> P
             "the test split is for reports only, evolution and tuning must not see it;"
             " fix: use split 'validation', or pass purpose='report' when writing a report"
         )
-    if which != "auto" and which not in _WHICH:
-        raise unknown_name("panel", which, ["auto", *_WHICH])
-    name = _WHICH[which if which != "auto" else _available()]
-    traces = {recipe.name: recipe.trace() for recipe in PANELS[name][split]}
-    return make_panel(name, split, traces, real=name != "synthetic-v1")
+    file = panel_file.find(which)
+    entries = file.traces(split)
+    traces = {entry.name: panel_recipes.make(entry, file.path.parent) for entry in entries}
+    model = None if file.model is None else _placed(file.model, file)
+    setups = {entry.name: Setup(entry.capacities, model, entry.warmup, entry.weight) for entry in entries}
+    generated = frozenset(entry.name for entry in entries if formats.is_generated(entry.source))
+    return make_panel(file.name, split, traces, setups, generated, file.which)
 
 
 def make_panel(
     name: str,
     split: str,
     traces: Mapping[str, Trace],
-    real: bool,
-    fractions: Sequence[float] = CAPACITY_FRACTIONS,
+    setups: Mapping[str, Setup] | Setup = Setup(),
+    generated: frozenset[str] = frozenset(),
+    which: str = "",
 ) -> Panel:
-    """Lay traces out over a capacity ladder.
+    """Lay traces out over their capacities.
 
     Args:
         name: Name of the panel.
         split: Name of the split.
         traces: Traces by name.
-        real: Whether they were recorded.
-        fractions: Capacities as shares of each trace's distinct blocks, rising.
+        setups: How each is replayed and counted, or all of them.
+        generated: Names of those that were generated.
+        which: See `Panel`.
 
     Returns:
         The panel, fingerprinted.
+
+    Raises:
+        TraceError: a capacity or a warm-up that makes no sense for its trace.
     """
     cells: list[Cell] = []
     notes: list[str] = []
+    per_trace = {key: setups if isinstance(setups, Setup) else setups[key] for key in traces}
     for trace_name, trace in traces.items():
-        rungs, note = ladder(trace_name, trace, fractions)
+        setup = per_trace[trace_name]
+        try:
+            first = first_counted(trace, setup.warmup)
+        except TraceError as error:
+            raise TraceError(f"trace {trace_name!r}: {error}") from None
+        rungs, note = ladder(trace_name, trace, setup.capacities, setup.model, first)
         cells += rungs
         notes += note
-    contents = [
+    weights = {key: setup.weight for key, setup in per_trace.items()}
+    contents: list[object] = [
         name,
         split,
         {key: trace.fingerprint for key, trace in traces.items()},
         [[cell.trace_name, cell.fraction, cell.capacity_blocks, cell.raised] for cell in cells],
     ]
+    warm = {cell.trace_name: cell.first_counted for cell in cells}
+    if any(warm.values()) or set(weights.values()) != {1.0}:
+        contents += [warm, weights]
     fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-    return Panel(name, split, dict(traces), tuple(cells), fingerprint, real, tuple(notes))
-
-
-def ladder(trace_name: str, trace: Trace, fractions: Sequence[float]) -> tuple[list[Cell], list[str]]:
-    """Return the cells of one trace, and notes on rungs that were dropped.
-
-    Rungs that are raised to the same capacity would count one cell twice: only the largest fraction is kept.
-
-    Args:
-        trace_name: Key of the trace in the panel.
-        trace: The trace.
-        fractions: Shares of its distinct blocks, rising.
-    """
-    if not fractions or any(not 0 < a <= 1 for a in fractions) or sorted(set(fractions)) != list(fractions):
-        raise TraceError(f"capacity fractions {list(fractions)}: expected rising shares from above 0 to 1")
-    floor_blocks = max(1, int(trace.occupied_blocks.max()))
-    kept: dict[int, Cell] = {}
-    notes = []
-    for fraction in fractions:
-        nominal = max(1, int(Fraction(str(fraction)) * trace.n_blocks))
-        cell = Cell(trace_name, fraction, max(nominal, floor_blocks), nominal < floor_blocks)
-        if cell.capacity_blocks in kept:
-            lower = kept[cell.capacity_blocks].fraction
-            notes.append(
-                f"{trace_name}: {lower:.0%} dropped, with {cell.capacity_blocks:,} blocks (the longest prompt needs"
-                f" {floor_blocks:,}) it equals {fraction:.0%}"
-            )
-        kept[cell.capacity_blocks] = cell
-    return list(kept.values()), notes
+    return Panel(name, split, dict(traces), tuple(cells), fingerprint, generated, weights, which, tuple(notes))
 
 
 def describe(panel: Panel) -> str:
     """Return the panel as a text table: traces, sizes, capacities, fingerprint, notes."""
-    kind = "recorded traffic" if panel.real else "SYNTHETIC traffic (no recorded traces at hand)"
+    kind = panel.traffic if panel.real else f"{panel.traffic} (no recorded traces in it)"
     lines = [f"panel {panel.name} / {panel.split}: {kind}, fingerprint {panel.fingerprint[:16]}"]
     header = f"{'trace':32s} {'requests':>9s} {'block refs':>11s} {'distinct':>9s} {'block':>6s}  capacities in blocks"
     lines.append(header)
     for name, trace in panel.traces.items():
         rungs = [cell for cell in panel.cells if cell.trace_name == name]
-        sizes = "  ".join(f"{c.fraction:.0%}={c.capacity_blocks:,}{'*' if c.raised else ''}" for c in rungs)
+        sizes = "  ".join(f"{c.label}={c.capacity_blocks:,}{'*' if c.raised else ''}" for c in rungs)
         counts = f"{trace.n_requests:9,d} {trace.n_refs:11,d} {trace.n_blocks:9,d} {trace.block_tokens:6d}"
         lines.append(f"{name:32s} {counts}  {sizes}")
     lines.append(f"{len(panel.cells)} cells, {panel.n_refs:,} block refs per pass; * raised to the longest prompt")
+    for name in panel.traces:
+        warm = next(cell.first_counted for cell in panel.cells if cell.trace_name == name)
+        said = [f"the first {warm:,} requests warm up and are not counted"] * bool(warm)
+        said += [f"weight {panel.weight(name):g}"] * (panel.weight(name) != 1.0)
+        said += ["generated"] * (panel.real and name in panel.generated)
+        if said:
+            lines.append(f"{name}: {', '.join(said)}")
     lines += [f"note: {note}" for note in panel.notes]
     return "\n".join(lines)
 
 
-def _available() -> str:
-    """Return the best panel whose files are all at hand."""
-    for which in ("real", "mooncake"):
-        if all(locate.find(source) is not None for source in sources(_WHICH[which])):
-            return which
-    return "synthetic"
+def describe_known() -> str:
+    """Return a line per shipped panel: whether its traces are at hand, and what it is for."""
+    lines = []
+    for name, path in panel_file.shipped().items():
+        if name != path.stem:
+            continue
+        file = panel_file.read(path)
+        missing = file.missing()
+        state = f"missing {', '.join(missing)}" if missing else "all traces at hand"
+        lines.append(f"{name:<16} {state}; {' '.join(file.about.split())}")
+    lines.append(f"a panel of your own: copy a file of {panel_file.SHIPPED}, name it, give its path where a panel is asked for")
+    return "\n".join(lines)
+
+
+def _placed(model: str, file: panel_file.PanelFile) -> str:
+    """Return a model with its relative path, if it is one, made absolute."""
+    target, question, query = model.partition("?")
+    beside = file.path.parent / target
+    return f"{beside}{question}{query}" if beside.is_file() and not target.isdigit() else model

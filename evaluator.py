@@ -31,8 +31,10 @@ def evaluate(program_path: str) -> Any:
         The engine's `EvaluationResult` if OpenEvolve is loaded, else a dict with the same metrics and "artifacts".
     """
     advice = os.environ.get("KVEVOLVE_ADVICE", "1") != "0"
-    found = training_evaluator().evaluate(program_path, advice)
-    artifacts = found.artifacts | {"isolation": found.isolation}
+    evaluator = training_evaluator()
+    found = evaluator.evaluate(program_path, advice)
+    panel = f"{evaluator.panel.name} {evaluator.panel.split}, fingerprint {evaluator.panel.fingerprint[:12]}"
+    artifacts = found.artifacts | {"isolation": found.isolation, "panel": panel}
     engine = sys.modules.get("openevolve.evaluation_result")
     if engine is not None:
         return engine.EvaluationResult(metrics=dict(found.metrics), artifacts=artifacts)

@@ -45,7 +45,7 @@ def evaluate_many(
     Args:
         files: The candidates.
         split: "train" or "validation".
-        which: "auto", "real", "mooncake" or "synthetic".
+        which: Name or file of the panel, see `workloads.panel.load_panel`.
         executor: "serial", "process" or "ray", see `sim.executor.run`.
         workers: Most candidates at a time. With more than there are free cores, slow ones may run out of time.
         advice: Whether to look for the costliest evictions too.
@@ -57,7 +57,7 @@ def evaluate_many(
     """
     panel = load_panel(split, which)
     load_marks(panel, executor, workers)  # once here, not in every worker
-    key = PanelKey(split, panel.name.rpartition("-v")[0], panel.fingerprint)
+    key = PanelKey(split, panel.which, panel.fingerprint)
     read = [read_candidate(path) for path in files]
     jobs = [("panel", (source, advice)) for source in read if isinstance(source, str)]
     try:

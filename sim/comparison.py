@@ -5,6 +5,7 @@ Knows panels, marks and policies of this machine's user; runs them in this proce
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from sim.marks import Marks, load_marks
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy, clock_origin
 from sim.registry import load_policy
+from sim.result import counted_hits
 from sim.score import Cell, Score, score
 from sim.simulation import Options, resolve, simulate
 from sim.tables import table
@@ -30,6 +32,8 @@ class Comparison:
 
     marks: Marks
     names: tuple[str, ...]
+    digests: tuple[str, ...]
+    """Per policy, SHA-256 (hex) of its source; empty where it has none."""
     cells: tuple[tuple[Cell, ...], ...]
     """Per policy, per cell."""
     scores: tuple[Score, ...]
@@ -39,13 +43,14 @@ class Comparison:
         panel = self.marks.panel
         policies = {
             name: {
+                "source_sha256": digest,
                 "combined_score": result.combined,
                 "gap_closed_mean": result.mean,
                 "worst_trace": result.worst_trace_name,
                 "by_trace": result.by_trace,
                 "hit_tokens": [cell.hit_tokens for cell in cells],
             }
-            for name, cells, result in zip(self.names, self.cells, self.scores, strict=True)
+            for name, digest, cells, result in zip(self.names, self.digests, self.cells, self.scores, strict=True)
         }
         rows = [
             {"trace": c.trace, "capacity_blocks": c.capacity_blocks, "prompt_tokens": c.prompt_tokens,
@@ -69,7 +74,7 @@ class Comparison:
                 f"{_percent(cells[i].hit_tokens, cell)}{'*' if cells[i].hit_tokens == best else ' '}"
                 for cells in self.cells
             ]
-            share = f"{100 * cell.fraction:g}%{' ' if cell.counts else '~'}"
+            share = f"{100 * cell.fraction:.4g}%{' ' if cell.counts else '~'}"
             edges = (_percent(cell.lru_hit_tokens, cell), _percent(cell.optimum_hit_tokens, cell))
             rows.append([cell.trace, cell.capacity_blocks, share, edges[0], *marked, edges[1]])
         rows.append(["score", "", "", f"{0.0:+.4f}", *(f"{s.combined:+.4f} " for s in self.scores), f"{1.0:+.4f}"])
@@ -90,7 +95,7 @@ def compare(
     Args:
         policies: Names ("zoo:arc" too), files or `Policy` objects; "vllm" is always shown.
         split: "train", "validation" or "test". The test split is for reports: use it once, at the end.
-        which: "auto", "real", "mooncake" or "synthetic".
+        which: Name or file of the panel, see `workloads.panel.load_panel`.
         executor: "serial", "process" or "ray", see `sim.executor.run`; the result is the same.
         workers: Most replays at a time.
         progress: Called as progress(replays done, all replays).
@@ -106,11 +111,14 @@ def compare(
     with session(executor, workers):
         marks = load_marks(panel, executor, workers, progress)
         fresh = [column for column in loaded if not _is_baseline(marks, column)]
-        jobs = [(c.trace_name, (p.name, p.source, c.capacity_blocks)) for p in fresh for c in panel.cells]
+        jobs = [
+            (c.trace_name, (p.name, p.source, c.capacity_blocks, c.first_counted)) for p in fresh for c in panel.cells
+        ]
         replayed = iter(run(hit_tokens_of, panel.traces, jobs, executor, workers, progress))
     cells = [tuple(marks.cells(_hit_tokens(marks, column, replayed))) for column in loaded]
     scores = tuple(score(found, column.nodes) for found, column in zip(cells, loaded, strict=True))
-    return Comparison(marks, tuple(column.name for column in loaded), tuple(cells), scores)
+    digests = tuple(column.digest for column in loaded)
+    return Comparison(marks, tuple(column.name for column in loaded), digests, tuple(cells), scores)
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,10 @@ class _Column:
     source: str | None
     nodes: int
 
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.source.encode()).hexdigest() if self.source else ""
+
     @classmethod
     def of(cls, policy: str | Policy | Compiled) -> _Column:
         if isinstance(policy, str):
@@ -129,13 +141,15 @@ class _Column:
         return cls(program.name, program.source, program.nodes)
 
 
-def hit_tokens_of(trace: Trace, policy_and_blocks: tuple[str, str | None, int]) -> int:
-    """Return hit tokens of a policy, given by name and source, at a capacity."""
-    name, source, capacity_blocks = policy_and_blocks
+def hit_tokens_of(trace: Trace, policy_and_where: tuple[str, str | None, int, int]) -> int:
+    """Return hit tokens of a policy, given by name and source, at a capacity, from a request on."""
+    name, source, capacity_blocks, first_counted = policy_and_where
     if source is None:
-        return simulate(trace, name, capacity_blocks).hit_tokens
-    compiled = _compiled(name, source)
-    return simulate(trace, compiled, capacity_blocks, clock_origin=clock_origin(compiled.policy.source)).hit_tokens
+        result = simulate(trace, name, capacity_blocks)
+    else:
+        compiled = _compiled(name, source)
+        result = simulate(trace, compiled, capacity_blocks, clock_origin=clock_origin(compiled.policy.source))
+    return counted_hits(result.hit_blocks_per_request, first_counted) * trace.block_tokens
 
 
 @lru_cache(maxsize=4)  # jobs come policy by policy

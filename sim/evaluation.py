@@ -78,14 +78,14 @@ class Evaluator:
 
         Args:
             split: "train" or "validation".
-            which: "auto", "real" or "synthetic".
+            which: Name or file of the panel, see `workloads.panel.load_panel`.
             limits: Of each candidate.
         """
         self.panel = load_panel(split, which)
         self.marks: Marks = load_marks(self.panel)
         self.baselines = self.marks.baseline_scores()
         self.limits = limits
-        arguments = {"split": split, "which": self.panel.name.rpartition("-v")[0]}
+        arguments = {"split": split, "which": self.panel.which, "fingerprint": self.panel.fingerprint}
         self.zygote = Zygote("sim.worker:load", arguments, start_timeout_s=180)
 
     def evaluate(self, program_path: str | Path, advice: bool = True) -> Evaluation:
@@ -191,7 +191,7 @@ class Evaluator:
         evicted_for, block = outcome.arrays.get("request"), outcome.arrays.get("block")
         if not (_indices(evicted_for, trace.n_requests) and _indices(block, trace.n_blocks, evicted_for.shape)):
             return "not available: the log of evictions is malformed"
-        judged = feedback.judge_evictions(trace, cell.capacity_blocks, evicted_for, block)
+        judged = feedback.judge_evictions(trace, cell.capacity_blocks, evicted_for, block, cell.first_counted)
         regrets = feedback.costliest_evictions(judged, trace.block_tokens)
         text = feedback.describe_regrets(judged, regrets, marked)
         if counts["bypassed_blocks"] and logged == counts["evicted_blocks"]:
@@ -218,7 +218,7 @@ def read_candidate(path: str | Path) -> str | Evaluation:
 
 @cache
 def training_evaluator() -> Evaluator:
-    """Return the process-wide evaluator of the training panel; `$KVEVOLVE_PANEL` may force "real" or "synthetic"."""
+    """Return the process-wide evaluator of the training panel; `$KVEVOLVE_PANEL` may name another, or its file."""
     return Evaluator("train", os.environ.get("KVEVOLVE_PANEL", "auto"))
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from sim.policy.program import Policy
 from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
 from sim.search.tuner import tune
-from workloads.panel import describe
+from workloads import panel_file
+from workloads.panel import Panel, describe
 
 FINALISTS = 12
 """Best programs by training score that are compared on validation; the first of them is tuned too."""
@@ -44,7 +45,8 @@ class Job:
         iterations: Overrides the config's.
         seed: Overrides the config's.
         tune_evaluations: Budget of the final CMA-ES tuning, in passes over the training panel.
-        panel: "auto", "real", "mooncake" or "synthetic".
+        panel: Name or file of the panel, see `workloads.panel.load_panel`; for a run that is resumed, "auto" is the
+            panel it was started on.
     """
 
     program: Path
@@ -79,9 +81,18 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         RuntimeError: If the engine fails; its log is named.
         ValueError: If the config or the panel makes no sense.
     """
+    stored = run.stored_panel() if resume else None
+    file = panel_file.find(stored["which"] if stored and job.panel == "auto" else job.panel)
+    file.traces("validation")  # refuses a panel without, before the work
+    job = replace(job, panel=file.which)
     os.environ["KVEVOLVE_PANEL"] = job.panel
     os.environ["KVEVOLVE_RUN_DIR"] = str(run.root)
     evaluator = Evaluator("train", job.panel)
+    if stored:
+        _check_same_panel(run, stored, evaluator.panel)
+    else:
+        facts = {"which": job.panel, "name": evaluator.panel.name, "fingerprint": evaluator.panel.fingerprint}
+        write_json(run.panel, facts)
     say(describe(evaluator.panel))
     if not evaluator.panel.real:
         say(
@@ -122,6 +133,16 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
     }
     write_json(run.provenance, content)
     return Finished(run, best, validation, report)
+
+
+def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None:
+    """Refuse to go on with a run under another panel: its scores so far would not compare with those to come."""
+    if stored["fingerprint"] != panel.fingerprint:
+        raise ValueError(
+            f"{run.root} was evolved on panel {stored['name']}, fingerprint {stored['fingerprint'][:12]}, and would go on"
+            f" on {panel.name}, fingerprint {panel.fingerprint[:12]}: scores would not compare; fix: --traces"
+            f" {stored['which']} with the same traces and file, or start a new run"
+        )
 
 
 def _stored_config(run: RunDir) -> dict[str, Any]:
@@ -221,6 +242,10 @@ def _columns(job: Job, best: Policy) -> list[Policy]:
     return [seed, *(load_policy(name) for name in BASELINES), best]
 
 
+def _cited(panel: Panel) -> str:
+    return f"{panel.name} {panel.split}, fingerprint {panel.fingerprint[:12]}, {panel.traffic}"
+
+
 def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
     training = compare(_columns(job, best), "train", job.panel)
     seed = job.program.read_text()
@@ -229,14 +254,13 @@ def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
     )
     scores = dict(zip(validation.names, validation.scores, strict=True))
     rival = max((name for name in scores if name not in ("seed", "evolved")), key=lambda name: scores[name].combined)
-    kind = "recorded traffic" if validation.marks.panel.real else "SYNTHETIC traffic"
     verdict = "beats" if scores["evolved"].combined > max(scores[rival].combined, 0.0) else "does NOT beat"
     return "\n".join(
         [
-            f"TRAINING ({training.marks.panel.name}, {kind})",
+            f"TRAINING ({_cited(training.marks.panel)})",
             str(training),
             "",
-            f"VALIDATION ({validation.marks.panel.name}, {kind})",
+            f"VALIDATION ({_cited(validation.marks.panel)})",
             str(validation),
             "",
             f"evolved {verdict} every baseline on validation: {scores['evolved'].combined:+.4f}, best baseline "

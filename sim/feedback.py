@@ -84,7 +84,11 @@ def weakest(cells: Sequence[Cell]) -> int:
 
 
 def judge_evictions(
-    trace: Trace, capacity_blocks: int, request: npt.NDArray[np.int32], block: npt.NDArray[np.int64]
+    trace: Trace,
+    capacity_blocks: int,
+    request: npt.NDArray[np.int32],
+    block: npt.NDArray[np.int64],
+    first_counted: int = 0,
 ) -> Judged:
     """Judge evictions by the offline optimum, from a log alone: no candidate's process needs to know the future.
 
@@ -95,13 +99,14 @@ def judge_evictions(
         capacity_blocks: Size of the cache.
         request: int32 (m,), requests that needed the room.
         block: int64 (m,), blocks evicted for them.
+        first_counted: Requests before this one warm the cache up: no eviction is regretted for their sake.
     """
     uses = _uses(trace)
     place = np.searchsorted(uses.keys, block * (trace.n_refs + 1) + trace.offsets[request.astype(np.int64) + 1])
     use = uses.order[np.minimum(place, trace.n_refs - 1)]
     asked_at = uses.request_of[use]
     again = (place < trace.n_refs) & (trace.block_ids[use] == block)
-    hits = optimum(trace, capacity_blocks).hit_blocks_per_request
+    hits = optimum(trace, capacity_blocks, first_counted).hit_blocks_per_request
     before = uses.order[np.maximum(place - 1, 0)]
     last = uses.request_of[before]
     return Judged(

@@ -16,6 +16,7 @@ from sim.marks import Marks, load_marks
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy, clock_origin
 from sim.prepared import prepare
+from sim.result import counted_hits
 from sim.score import REJECTED, score
 from sim.simulation import Options, PolicyError, run_policy
 from workloads.panel import load_panel
@@ -46,7 +47,7 @@ class TrainingObjective:
             for cell in panel.cells:
                 trace = panel.traces[cell.trace_name]
                 outcome = run_policy(prepare(trace), compiled, cell.capacity_blocks, options, literals)
-                hit_tokens.append(outcome.counts["hit_blocks"] * trace.block_tokens)
+                hit_tokens.append(counted_hits(outcome.hits, cell.first_counted) * trace.block_tokens)
         except PolicyError:
             return REJECTED
         return score(self.marks.cells(hit_tokens), nodes).combined

@@ -21,6 +21,7 @@ from sim.executor import run
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import clock_origin
 from sim.registry import BASELINES, load_policy, policies
+from sim.result import counted_hits
 from sim.score import Cell, Score, score
 from sim.simulation import simulate
 from workloads.atomic import atomic_write
@@ -62,10 +63,11 @@ class Marks:
                 cell.trace_name,
                 cell.fraction,
                 cell.capacity_blocks,
-                self.panel.traces[cell.trace_name].prompt_tokens,
+                self.panel.prompt_tokens(cell),
                 mark.lru,
                 mark.optimum,
                 tokens,
+                self.panel.weight(cell.trace_name),
             )
             for cell, mark, tokens in zip(self.panel.cells, self.marks, hit_tokens, strict=True)
         ]
@@ -94,11 +96,11 @@ def load_marks(
     """
     nodes = {name: load_policy(name).nodes for name in BASELINES}
     path = _path(panel)
-    stored = _read(path, len(panel.cells), nodes)
+    stored = _read(path, panel, nodes)
     if stored is None:
         log.info("computing LRU, optimum and %d baselines for panel %s %s", len(nodes), panel.name, panel.split)
         stored = _compute(panel, nodes, executor, workers, progress)
-        _write(path, stored)
+        _write(path, panel, stored)
     return Marks(panel, stored, nodes)
 
 
@@ -110,21 +112,27 @@ def _compute(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Mark, ...]:
     columns = (LRU, OPTIMUM, *baselines)
-    jobs = [(cell.trace_name, (column, cell.capacity_blocks)) for cell in panel.cells for column in columns]
+    jobs = [
+        (cell.trace_name, (column, cell.capacity_blocks, cell.first_counted))
+        for cell in panel.cells
+        for column in columns
+    ]
     found = iter(run(hit_tokens_of, panel.traces, jobs, executor, workers, progress))
     rows = [dict(zip(columns, islice(found, len(columns)), strict=True)) for _ in panel.cells]
     return tuple(Mark(row.pop(LRU), row.pop(OPTIMUM), row) for row in rows)
 
 
-def hit_tokens_of(trace: Trace, which_and_blocks: tuple[str, int]) -> int:
-    """Return hit tokens of the engine's LRU, of the optimum or of a baseline, at a capacity."""
-    which, capacity_blocks = which_and_blocks
+def hit_tokens_of(trace: Trace, which_and_where: tuple[str, int, int]) -> int:
+    """Return hit tokens of the engine's LRU, of the optimum or of a baseline, at a capacity, from a request on."""
+    which, capacity_blocks, first_counted = which_and_where
     if which == OPTIMUM:
-        return optimum(trace, capacity_blocks).hit_tokens
+        return optimum(trace, capacity_blocks, first_counted).hit_tokens
     if which == LRU:
-        return simulate(trace, LRU, capacity_blocks).hit_tokens
-    compiled, origin = _baseline(which)
-    return simulate(trace, compiled, capacity_blocks, clock_origin=origin).hit_tokens
+        result = simulate(trace, LRU, capacity_blocks)
+    else:
+        compiled, origin = _baseline(which)
+        result = simulate(trace, compiled, capacity_blocks, clock_origin=origin)
+    return counted_hits(result.hit_blocks_per_request, first_counted) * trace.block_tokens
 
 
 @cache
@@ -146,9 +154,10 @@ def _path(panel: Panel) -> Path:
     return user_cache_dir() / "marks" / name
 
 
-def _read(path: Path, cells: int, names: Mapping[str, int]) -> tuple[Mark, ...] | None:
+def _read(path: Path, panel: Panel, names: Mapping[str, int]) -> tuple[Mark, ...] | None:
     try:
-        rows = json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        fingerprint, rows = content["fingerprint"], content["marks"]
         marks = tuple(
             Mark(int(row["lru"]), int(row["optimum"]), {k: int(v) for k, v in row["baselines"].items()}) for row in rows
         )
@@ -157,7 +166,7 @@ def _read(path: Path, cells: int, names: Mapping[str, int]) -> tuple[Mark, ...] 
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         log.warning("%s is unreadable (%s) and is computed anew", path, error)
         return None
-    sound = len(marks) == cells and all(
+    sound = (fingerprint, len(marks)) == (panel.fingerprint, len(panel.cells)) and all(
         set(mark.baselines) == set(names) and 0 <= mark.lru <= mark.optimum for mark in marks
     )
     if not sound:
@@ -165,9 +174,10 @@ def _read(path: Path, cells: int, names: Mapping[str, int]) -> tuple[Mark, ...] 
     return marks if sound else None
 
 
-def _write(path: Path, marks: Sequence[Mark]) -> None:
+def _write(path: Path, panel: Panel, marks: Sequence[Mark]) -> None:
+    content = {"panel": panel.name, "split": panel.split, "fingerprint": panel.fingerprint}
     try:
         with atomic_write(path) as handle:
-            handle.write(json.dumps([mark.__dict__ for mark in marks]).encode())
+            handle.write(json.dumps({**content, "marks": [mark.__dict__ for mark in marks]}).encode())
     except OSError as error:
         log.warning("cannot keep the marks in %s: %s", path, error)

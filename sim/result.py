@@ -138,6 +138,16 @@ class Result:
         )
 
 
+def counted_hits(hits: npt.NDArray[np.int32], first_counted: int = 0) -> int:
+    """Return the hit blocks of the requests that count.
+
+    Args:
+        hits: int32 (n,), hit blocks per request, -1 for unserved ones.
+        first_counted: Requests before this one warmed the cache up.
+    """
+    return int(np.maximum(hits[first_counted:], 0).sum(dtype=np.int64))
+
+
 def latency_of(
     arrival_s: npt.NDArray[np.float64],
     start_s: npt.NDArray[np.float64],

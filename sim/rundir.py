@@ -54,9 +54,28 @@ class RunDir:
         return self.root / "report.txt"
 
     @property
+    def panel(self) -> Path:
+        """The panel the run evolves on: name, file, fingerprint."""
+        return self.root / "panel.json"
+
+    @property
     def provenance(self) -> Path:
         """Versions, panel, seed, scores."""
         return self.root / "provenance.json"
+
+    def stored_panel(self) -> dict[str, str]:
+        """Return the panel the run was started on: "which", "name" and "fingerprint".
+
+        Raises:
+            ValueError: If the run does not say.
+        """
+        try:
+            found = json.loads(self.panel.read_bytes())
+            return {key: str(found[key]) for key in ("which", "name", "fingerprint")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.panel} does not say which panel the run is on ({error}); fix: name the directory of a run"
+            ) from None
 
     def latest_checkpoint(self) -> Path | None:
         """Return the newest checkpoint of the run, if there is one."""

@@ -26,7 +26,7 @@ REJECTED = -1.0
 
 @dataclass(frozen=True)
 class Cell:
-    """One trace at one capacity: tokens of the candidate against LRU and the optimum."""
+    """One trace at one capacity: tokens of the candidate against LRU and the optimum, of the requests that count."""
 
     trace: str
     fraction: float
@@ -35,6 +35,8 @@ class Cell:
     lru_hit_tokens: int
     optimum_hit_tokens: int
     hit_tokens: int
+    weight: float = 1.0
+    """In the mean; equal for all cells unless the panel says otherwise."""
 
     @property
     def counts(self) -> bool:
@@ -69,8 +71,8 @@ class Score:
 def score(cells: Sequence[Cell], nodes: int) -> Score:
     """Score a candidate.
 
-    mean: over cells that count, of the gap closed, each at least -1. worst_trace: the lowest mean over the cells of
-    one trace. loss_charge: `LOSS_CHARGE` for each share of prompt tokens beyond `TOLERATED_LOSS` lost to LRU in cells
+    mean: over cells that count, of the gap closed, each at least -1, by weight. worst_trace: the lowest mean over the
+    cells of one trace, whatever its weight. loss_charge: `LOSS_CHARGE` for each share of prompt tokens beyond `TOLERATED_LOSS` lost to LRU in cells
     that do not count. size_charge: `NODE_CHARGE` per node. A negative sum is squeezed into (LOWEST, 0), so that
     far below LRU worse is still worse and every valid score stays above `REJECTED`.
 
@@ -82,14 +84,16 @@ def score(cells: Sequence[Cell], nodes: int) -> Score:
         ValueError: If no cell counts.
     """
     shares: dict[str, list[float]] = {}
+    weights: dict[str, float] = {}
     for cell in cells:
         if cell.counts:
             shares.setdefault(cell.trace, []).append(max(cell.gap_closed, -1.0))
+            weights[cell.trace] = cell.weight
     if not shares:
         raise ValueError("no cell counts: LRU is within one percentage point of the optimum everywhere")
     by_trace = {trace: sum(values) / len(values) for trace, values in shares.items()}
-    every = [value for values in shares.values() for value in values]
-    mean = sum(every) / len(every)
+    every = [(weights[trace], value) for trace, values in shares.items() for value in values]
+    mean = sum(weight * value for weight, value in every) / sum(weight for weight, _ in every)
     worst = min(by_trace, key=lambda trace: by_trace[trace])
     loss = LOSS_CHARGE * sum(max(cell.lost - TOLERATED_LOSS, 0.0) for cell in cells if not cell.counts)
     size = NODE_CHARGE * nodes

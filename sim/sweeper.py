@@ -17,16 +17,18 @@ import numpy as np
 
 from sim import engines, executor
 from sim.bounds import ceiling, optimum
-from sim.capacities import Capacities, first_counted, parse_capacities
+from sim.capacities import Capacities, parse_capacities
 from sim.core import compiled
 from sim.curves import BOUNDLESS, LRU_FLAT, OPTIMUM, Point, Sweep
 from sim.lru_curve import lru_curve
 from sim.options import Options
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy
+from sim.result import counted_hits
 from sim.simulation import resolve, simulate
 from workloads.sampling import Sample, spatial_sample
 from workloads.trace import Trace
+from workloads.warmup import first_counted
 
 __all__ = ["LRU_FLAT", "OPTIMUM", "Progress", "SweepStopped", "sweep"]
 
@@ -87,7 +89,7 @@ def sweep(
             engine's own default policy and the offline optimum are always there.
         capacities: "0.5%..50%", "1%,2%,5000", or a sequence of sizes.
         points: How many sizes a range becomes.
-        warmup: Requests replayed but not counted, see `sim.capacities.first_counted`; of the whole trace, also where a
+        warmup: Requests replayed but not counted, see `workloads.warmup.first_counted`; of the whole trace, also where a
             sample of it is replayed.
         sample: Share of the request groups to replay, the caches shrunk along, see `workloads.sampling`.
         seed: Of the sample.
@@ -234,14 +236,13 @@ def replay_job(trace: Trace, job: Job) -> Point:
         return Point(OPTIMUM, job.capacity_blocks, job.replayed_blocks, best.hit_tokens)
     policy: str | Compiled = job.label if job.source is None else _compiled(job.source, job.label)
     result = simulate(trace, policy, job.replayed_blocks, **dict(job.options))
-    hits = result.hit_blocks_per_request[job.first :]
     return Point(
         job.label,
         job.capacity_blocks,
         job.replayed_blocks,
-        int(np.maximum(hits, 0).sum(dtype=np.int64)) * trace.block_tokens,
+        counted_hits(result.hit_blocks_per_request, job.first) * trace.block_tokens,
         result.peak_used_blocks,
-        int(np.count_nonzero(hits < 0)),
+        int(np.count_nonzero(result.hit_blocks_per_request[job.first :] < 0)),
     )
 
 

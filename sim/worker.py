@@ -16,6 +16,7 @@ from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy, clock_origin
 from sim.prepared import Prepared, prepare
+from sim.result import counted_hits
 from sim.simulation import Options, PolicyError, run_policy
 from workloads.panel import Panel, load_panel
 
@@ -26,14 +27,23 @@ Answer = tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 _WARM_UP = "def priority(block, cache):\n    return block.released\n"
 
 
-def load(split: str, which: str) -> Callable[[dict[str, Any]], Answer]:
+def load(split: str, which: str, fingerprint: str) -> Callable[[dict[str, Any]], Answer]:
     """Load a panel, compile what can be compiled ahead, and return the handler that runs in each child.
 
     Args:
         split: "train" or "validation"; never the test split.
         which: Panel to load, see `workloads.panel.load_panel`.
+        fingerprint: What the panel must be: a panel's file may change while a run lasts.
+
+    Raises:
+        ValueError: If it is another panel.
     """
     panel = load_panel(split, which)
+    if panel.fingerprint != fingerprint:
+        raise ValueError(
+            f"panel {panel.name} {split} is {panel.fingerprint[:12]} now and was {fingerprint[:12]} when the evaluator"
+            " started; fix: start again, its scores would not compare"
+        )
     for name in panel.traces:
         prepare(panel.traces[name])
     run_policy(prepare(panel.traces[panel.cells[0].trace_name]), compile_policy(_policy(_WARM_UP)), 10**6, Options())
@@ -105,7 +115,8 @@ def _clock_finding(panel: Panel, index: int, compiled: Compiled, origin: int, co
     """Return what to say if the hits of a cell change when all clocks are shifted, else nothing."""
     shifted = _replay(panel, index, compiled, origin + 777_777)
     trace = panel.traces[panel.cells[index].trace_name]
-    if abs(counts["hit_blocks"] - shifted["hit_blocks"]) * trace.block_tokens <= CLOCK_TOLERANCE * trace.prompt_tokens:
+    moved = abs(counts["hit_blocks"] - shifted["hit_blocks"]) * trace.block_tokens
+    if moved <= CLOCK_TOLERANCE * panel.prompt_tokens(panel.cells[index]):
         return ""
     return (
         f"line {compiled.policy.functions['priority'].lineno}: with all clocks shifted the policy hits "
@@ -116,8 +127,10 @@ def _clock_finding(panel: Panel, index: int, compiled: Compiled, origin: int, co
 
 
 def _replay(panel: Panel, index: int, compiled: Compiled, origin: int) -> dict[str, int]:
+    """Return the counters of a cell; of its hits, those of the requests that count."""
     prepared, capacity_blocks = _cell(panel, index)
-    return run_policy(prepared, compiled, capacity_blocks, Options(clock_origin=origin)).counts
+    outcome = run_policy(prepared, compiled, capacity_blocks, Options(clock_origin=origin))
+    return {**outcome.counts, "hit_blocks": counted_hits(outcome.hits, panel.cells[index].first_counted)}
 
 
 def _cell(panel: Panel, index: int) -> tuple[Prepared, int]:

@@ -19,12 +19,13 @@ from small_traces import hand_trace
 import sim
 from sim import cli, sweeper
 from sim.bounds import ceiling, optimum
-from sim.capacities import first_counted, parse_capacities
+from sim.capacities import parse_capacities
 from sim.core import replay, stack
 from sim.curves import LRU_FLAT, OPTIMUM, Sweep
 from sim.executor import run
 from sim.lru_curve import stack_distances
 from workloads import Trace, chains, load
+from workloads.warmup import first_counted
 
 SPEC = "synthetic:chat?seed=3&requests=600"
 MINE = "def priority(block, cache):\n    return block.last_access + 5.0 * block.hits\n"

@@ -139,8 +139,8 @@ def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None
     """Refuse to go on with a run under another panel: its scores so far would not compare with those to come."""
     if stored["fingerprint"] != panel.fingerprint:
         raise ValueError(
-            f"{run.root} was evolved on panel {stored['name']}, fingerprint {stored['fingerprint'][:12]}, and would go on"
-            f" on {panel.name}, fingerprint {panel.fingerprint[:12]}: scores would not compare; fix: --traces"
+            f"{run.root} was evolved on panel {stored['name']}, fingerprint {stored['fingerprint'][:12]}, and would go"
+            f" on on {panel.name}, fingerprint {panel.fingerprint[:12]}: scores would not compare; fix: --traces"
             f" {stored['which']} with the same traces and file, or start a new run"
         )
 

@@ -72,9 +72,9 @@ def score(cells: Sequence[Cell], nodes: int) -> Score:
     """Score a candidate.
 
     mean: over cells that count, of the gap closed, each at least -1, by weight. worst_trace: the lowest mean over the
-    cells of one trace, whatever its weight. loss_charge: `LOSS_CHARGE` for each share of prompt tokens beyond `TOLERATED_LOSS` lost to LRU in cells
-    that do not count. size_charge: `NODE_CHARGE` per node. A negative sum is squeezed into (LOWEST, 0), so that
-    far below LRU worse is still worse and every valid score stays above `REJECTED`.
+    cells of one trace, whatever its weight. loss_charge: `LOSS_CHARGE` for each share of prompt tokens beyond
+    `TOLERATED_LOSS` lost to LRU in cells that do not count. size_charge: `NODE_CHARGE` per node. A negative sum is
+    squeezed into (LOWEST, 0), so that far below LRU worse is still worse and every valid score stays above `REJECTED`.
 
     Args:
         cells: All cells of the panel.

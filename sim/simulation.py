@@ -144,7 +144,10 @@ def parse_capacity(capacity: int | float | str, n_blocks: int | None) -> int:
     except ValueError:
         pass
     if not 0.0 < share <= 1.0:
-        raise ValueError(f"capacity {capacity!r}: give blocks (4096) or a share of the distinct blocks (0.05 or '5%')")
+        raise ValueError(
+            f"capacity {capacity!r}: give blocks (4096) or a share of the distinct blocks (0.05 or '5%');"
+            " workloads.kv_bytes.memory_blocks turns memory ('40GiB') into blocks"
+        )
     if n_blocks is None:
         raise ValueError(f"capacity {capacity!r}: the number of distinct blocks is not known here; give blocks (4096)")
     return max(1, int(share * n_blocks))

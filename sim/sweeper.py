@@ -89,8 +89,8 @@ def sweep(
             engine's own default policy and the offline optimum are always there.
         capacities: "0.5%..50%", "1%,2%,5000", or a sequence of sizes.
         points: How many sizes a range becomes.
-        warmup: Requests replayed but not counted, see `workloads.warmup.first_counted`; of the whole trace, also where a
-            sample of it is replayed.
+        warmup: Requests replayed but not counted, see `workloads.warmup.first_counted`; of the whole trace, also where
+            a sample of it is replayed.
         sample: Share of the request groups to replay, the caches shrunk along, see `workloads.sampling`.
         seed: Of the sample.
         executor: See `sim.executor.run`.

@@ -348,4 +348,4 @@ def test_entry_may_be_executed_for_every_candidate(module):
 
 def test_marks_match_the_panel_of_the_zygote(evaluator):
     """Both processes load the panel themselves: they must mean the same one."""
-    assert load_marks(load_panel("train", evaluator.panel.name.rpartition("-v")[0])).marks == evaluator.marks.marks
+    assert load_marks(load_panel("train", evaluator.panel.which)).marks == evaluator.marks.marks

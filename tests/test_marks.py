@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sim.score import NODE_CHARGE, score
 from sim.simulation import simulate
 from workloads import Trace
 from workloads.locate import CACHE_VARIABLE
-from workloads.panel import Panel, make_panel
+from workloads.panel import Panel, Setup, make_panel
 
 
 def walks(seed: int, requests: int = 400, depth: int = 7, width: int = 4) -> Trace:
@@ -53,7 +54,7 @@ def compiled_once(monkeypatch):
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:
-    return make_panel("tiny-v1", "train", {"a": walks(1), "b": walks(2)}, real=False, fractions=(0.05, 0.2))
+    return make_panel("tiny-v1", "train", {"a": walks(1), "b": walks(2)}, Setup(("5%", "20%")))
 
 
 @pytest.fixture
@@ -118,8 +119,8 @@ def test_second_load_reads_the_cache(panel, own_cache, computed):
 
 def test_another_panel_has_another_file(panel, own_cache, computed):
     marks.load_marks(panel)
-    marks.load_marks(make_panel("tiny-v1", "train", {"a": walks(1)}, real=False, fractions=(0.05, 0.2)))
-    marks.load_marks(make_panel("tiny-v1", "validation", dict(panel.traces), real=False, fractions=(0.05, 0.2)))
+    marks.load_marks(make_panel("tiny-v1", "train", {"a": walks(1)}, Setup(("5%", "20%"))))
+    marks.load_marks(make_panel("tiny-v1", "validation", dict(panel.traces), Setup(("5%", "20%"))))
     assert len(computed) == len(kept(own_cache)) == 3
 
 
@@ -135,23 +136,29 @@ def rows(path) -> list[dict]:
     return json.loads(path.read_text())
 
 
+def with_rows(good: bytes, change: Callable[[list], list]) -> bytes:
+    content = json.loads(good)
+    return json.dumps(content | {"marks": change(content["marks"])}).encode()
+
+
 DAMAGE = {
     "empty": lambda good: b"",
     "cut": lambda good: good[: len(good) // 2],
     "binary": lambda good: b"\xff\x00" + good,
-    "not a list": lambda good: b"{}",
+    "no fields": lambda good: b"{}",
     "null": lambda good: b"null",
     "number": lambda good: b"7",
-    "rows are numbers": lambda good: b"[1, 2, 3, 4]",
-    "too few cells": lambda good: json.dumps(json.loads(good)[:-1]).encode(),
-    "too many cells": lambda good: json.dumps(json.loads(good) * 2).encode(),
+    "rows are numbers": lambda good: with_rows(good, lambda rows: [1, 2, 3, 4]),
+    "another panel": lambda good: good.replace(b'"fingerprint": "', b'"fingerprint": "0'),
+    "too few cells": lambda good: with_rows(good, lambda rows: rows[:-1]),
+    "too many cells": lambda good: with_rows(good, lambda rows: rows * 2),
     "no optimum": lambda good: good.replace(b'"optimum"', b'"maximum"'),
     "another baseline": lambda good: good.replace(b'"gdsf"', b'"gdsx"'),
-    "baselines are a list": lambda good: json.dumps([{"lru": 1, "optimum": 2, "baselines": []}] * 4).encode(),
+    "baselines are a list": lambda good: with_rows(good, lambda rows: [rows[0] | {"baselines": []}] * 4),
     "not a number": lambda good: good.replace(b'"lru": ', b'"lru": NaN, "x": ', 1),
     "infinite": lambda good: good.replace(b'"optimum": ', b'"optimum": Infinity, "x": ', 1),
-    "negative": lambda good: json.dumps([row | {"lru": -5} for row in json.loads(good)]).encode(),
-    "optimum below LRU": lambda good: json.dumps([row | {"optimum": 0} for row in json.loads(good)]).encode(),
+    "negative": lambda good: with_rows(good, lambda rows: [row | {"lru": -5} for row in rows]),
+    "optimum below LRU": lambda good: with_rows(good, lambda rows: [row | {"optimum": 0} for row in rows]),
     "deep": lambda good: b"[" * 100_000,
 }
 

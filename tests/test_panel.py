@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads import CAPACITY_FRACTIONS, Panel, Trace, TraceError, describe, load_panel, locate, panel_cache
-from workloads.panel import ladder, make_panel
-from workloads.panel_recipes import sources
+from workloads import Panel, Trace, TraceError, describe, load_panel, locate, panel_cache, panel_file
+from workloads.ladder import ladder
+from workloads.panel import Setup, make_panel
 from workloads.readers import kvsess1
 
 # SHA-256 over traces and cells, pinned: a change here is a new panel version, or a bug.
@@ -44,9 +44,10 @@ def chain(n_blocks: int, longest: int, name: str = "t") -> Trace:
     )
 
 
-def all_there(which: str) -> bool:
-    """Whether every source of a real panel is at hand."""
-    return all(locate.find(source) is not None for source in sources(which))
+def sources(which: str) -> set[str]:
+    """The known traces a panel is made from."""
+    splits = panel_file.find(which).splits.values()
+    return {entry.source for entries in splits for entry in entries} & set(locate.KNOWN_TRACES)
 
 
 @pytest.fixture
@@ -56,13 +57,17 @@ def need_real(trace_path: Callable[[str], Path]) -> None:
         trace_path(source)
 
 
+LADDER = ("1%", "2%", "5%", "10%", "20%")
+
+
 def test_ladder_by_hand() -> None:
     # 1,000 blocks: 1 % = 10, 2 % = 20, 5 % = 50, 10 % = 100, 20 % = 200; longest request 5 blocks
-    cells, notes = ladder("t", chain(1_000, 5), CAPACITY_FRACTIONS)
+    cells, notes = ladder("t", chain(1_000, 5), LADDER)
     assert [(cell.capacity_blocks, cell.raised) for cell in cells] == [(n, False) for n in (10, 20, 50, 100, 200)]
+    assert [cell.fraction for cell in cells] == [0.01, 0.02, 0.05, 0.1, 0.2]
     assert notes == []
     # longest request 30: 1 % and 2 % are both raised to 30, only one stays
-    cells, notes = ladder("t", chain(1_000, 30), CAPACITY_FRACTIONS)
+    cells, notes = ladder("t", chain(1_000, 30), LADDER)
     assert [(c.fraction, c.capacity_blocks, c.raised) for c in cells] == [
         (0.02, 30, True),
         (0.05, 50, False),
@@ -71,32 +76,70 @@ def test_ladder_by_hand() -> None:
     ]
     assert notes == ["t: 1% dropped, with 30 blocks (the longest prompt needs 30) it equals 2%"]
     # longest request 20: 1 % is raised onto the 2 % rung, which is not raised
-    cells, _ = ladder("t", chain(1_000, 20), CAPACITY_FRACTIONS)
+    cells, _ = ladder("t", chain(1_000, 20), LADDER)
     assert (cells[0].fraction, cells[0].capacity_blocks, cells[0].raised) == (0.02, 20, False)
     # floor(0.01 * 99) = 0, at least one block
-    cells, _ = ladder("t", chain(99, 1), (0.01,))
+    cells, _ = ladder("t", chain(99, 1), ("1%",))
     assert cells[0].capacity_blocks == 1
-    for bad in ((), (0.0,), (0.2, 0.1), (0.1, 0.1), (1.5,)):
-        with pytest.raises(TraceError, match="rising shares"):
-            ladder("t", chain(10, 1), bad)
 
 
-def test_fingerprint_covers_name_split_traces_and_cells() -> None:
-    one, two = chain(100, 3), chain(100, 4)
-    base = make_panel("p", "train", {"a": one}, real=False)
-    others = [
-        make_panel("q", "train", {"a": one}, real=False),
-        make_panel("p", "validation", {"a": one}, real=False),
-        make_panel("p", "train", {"b": one}, real=False),
-        make_panel("p", "train", {"a": two}, real=False),
-        make_panel("p", "train", {"a": one}, real=False, fractions=(0.1,)),
+def test_ladder_in_blocks_and_memory() -> None:
+    # blocks of one token at 1,024 bytes each: 0.5 MiB holds 512; from the smallest up, whatever the order
+    cells, notes = ladder("t", chain(1_000, 5), ("0.5MiB", 700, "10%", 100, "2MiB", "0.5%"), 1024)
+    assert [(cell.label, cell.capacity_blocks) for cell in cells] == [
+        ("0.5%", 5), ("100", 100), ("0.5MiB", 512), ("700", 700), ("2MiB", 2048),
+    ]  # fmt: skip
+    assert [cell.fraction for cell in cells] == [0.005, 0.1, 0.512, 0.7, 2.048]
+    assert notes == [
+        "t: 10% dropped, with 100 blocks (the longest prompt needs 5) it equals 100",
+        "t: 2MiB holds all of its 1,000 blocks: no policy can differ",
     ]
-    assert len({base.fingerprint, *(panel.fingerprint for panel in others)}) == 6
-    assert make_panel("p", "train", {"a": one}, real=False).fingerprint == base.fingerprint
+    for bad in ("0%", "101%", "nan%", "x", 0, -5, "5.5", "-1%", "1 GB "):
+        with pytest.raises(TraceError, match=r"capacity"):
+            ladder("t", chain(10, 1), (bad,))
+    with pytest.raises(TraceError, match="no capacities"):
+        ladder("t", chain(10, 1), ())
+    with pytest.raises(TraceError, match="no request has a full block"):
+        ladder("t", Trace.build(
+            name="t", block_tokens=16, offsets=[0, 0], block_ids=[], arrival_s=[0], input_tokens=[3], output_tokens=[1]
+        ), LADDER)  # fmt: skip
+
+
+def test_fingerprint_covers_all_that_changes_results() -> None:
+    one, two = chain(100, 3), chain(100, 4)
+    base = make_panel("p", "train", {"a": one})
+    others = [
+        make_panel("q", "train", {"a": one}),
+        make_panel("p", "validation", {"a": one}),
+        make_panel("p", "train", {"b": one}),
+        make_panel("p", "train", {"a": two}),
+        make_panel("p", "train", {"a": one}, Setup(("10%",))),
+        make_panel("p", "train", {"a": one}, Setup(warmup=1)),
+        make_panel("p", "train", {"a": one}, Setup(warmup="50%")),
+        make_panel("p", "train", {"a": one}, Setup(weight=2.0)),
+    ]
+    assert len({base.fingerprint, *(panel.fingerprint for panel in others)}) == 9
+    assert make_panel("p", "train", {"a": one}, Setup(warmup="0%")).fingerprint == base.fingerprint
     assert base.n_refs == 100 * 4  # 1 % and 2 % are both raised to 3 blocks, four cells are left
     assert "1% dropped" in describe(base)
-    assert "SYNTHETIC" in describe(base)
     assert "\n" not in repr(base)
+    with pytest.raises(TraceError, match="trace 'a': warmup 98"):
+        make_panel("p", "train", {"a": one}, Setup(warmup=98))
+
+
+def test_what_is_generated_is_said() -> None:
+    traces = {"a": chain(100, 3), "b": chain(100, 4)}
+    setups = {"a": Setup(warmup=5), "b": Setup(weight=2.0)}
+    for generated, real, said in (
+        (set(), True, " recorded traffic"),
+        ({"a"}, True, "recorded and SYNTHETIC"),
+        ({"a", "b"}, False, ": SYNTHETIC"),
+    ):
+        panel = make_panel("p", "train", traces, setups, frozenset(generated))
+        assert panel.real == real
+        assert said in describe(panel)
+    assert "a: the first 5 requests warm up and are not counted" in describe(panel)
+    assert "b: weight 2" in describe(panel)
 
 
 def test_the_test_split_needs_a_purpose() -> None:
@@ -112,7 +155,7 @@ def test_the_test_split_needs_a_purpose() -> None:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_synthetic_panel(split: str) -> None:
     panel = load_panel(split, "synthetic", purpose="report")
-    assert (panel.name, panel.split, panel.real) == ("synthetic-v1", split, False)
+    assert (panel.name, panel.which, panel.split, panel.real) == ("synthetic-v1", "synthetic-v1", split, False)
     if np.__version__.startswith("2.4."):  # numpy may change its random streams between feature releases
         assert panel.fingerprint == FINGERPRINTS["synthetic-v1", split]
     assert 3_000_000 <= panel.n_refs <= 4_000_000
@@ -172,8 +215,8 @@ def test_real_splits_partition_their_sources(
     for split, trace in weka.items():
         stated = trace.provenance["panel"]
         assert isinstance(stated, dict)
-        windows[split] = stated["window_s"]
-    assert windows == {"train": 7_200.0, "validation": 2_880.0, "test": 4_320.0}
+        windows[split] = stated["options"]["window_s"]
+    assert windows == {"train": 7_200, "validation": 2_880, "test": 4_320}
 
 
 @pytest.mark.usefixtures("need_real")
@@ -229,11 +272,11 @@ def test_cache_rebuilds_what_is_damaged_and_follows_source_recipe_and_code(
         return chain(10, 2)
 
     def get(recipe: int = 1) -> Trace:
-        return panel_cache.cached("t", source, {"recipe": recipe}, make)
+        return panel_cache.cached("t", [source], {"recipe": recipe}, make)
 
     assert get().fingerprint == get().fingerprint
     assert len(made) == 1
-    entry = panel_cache.entry_path("t", source, {"recipe": 1})
+    entry = panel_cache.entry_path("t", [source], {"recipe": 1})
     entry.write_bytes(entry.read_bytes()[:100])
     with pytest.warns(UserWarning, match="made again"):
         get()
@@ -255,4 +298,4 @@ def test_an_unwritable_cache_is_only_a_warning(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(locate.CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="cannot be cached"):
-        assert panel_cache.cached("t", tmp_path / "file", {}, lambda: chain(10, 2)).n_blocks == 10
+        assert panel_cache.cached("t", [tmp_path / "file"], {}, lambda: chain(10, 2)).n_blocks == 10

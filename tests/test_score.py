@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -149,9 +150,18 @@ def panels(draw) -> list[Cell]:
 
 
 def with_hits(panel: list[Cell], index: int, hits: int) -> list[Cell]:
-    old = panel[index]
-    more = Cell(*(*old.__dict__.values(),)[:-1], hits)
-    return [*panel[:index], more, *panel[index + 1 :]]
+    return [*panel[:index], replace(panel[index], hit_tokens=hits), *panel[index + 1 :]]
+
+
+@given(panels(), st.integers(0, 500), st.integers(1, 5))
+def test_a_weight_counts_the_cells_of_a_trace_so_often(panel, nodes, times):
+    heavy = [replace(cell, weight=float(times)) if cell.trace == "a" else cell for cell in panel]
+    often = [cell for cell in panel for _ in range(times if cell.trace == "a" and cell.counts else 1)]
+    assert score(heavy, nodes).mean == pytest.approx(score(often, nodes).mean, abs=1e-12)
+    assert score(heavy, nodes).by_trace == pytest.approx(score(often, nodes).by_trace)
+    assert score([replace(cell, weight=3.0) for cell in panel], nodes).combined == pytest.approx(
+        score(panel, nodes).combined, abs=1e-12
+    )
 
 
 @given(panels(), st.integers(0, 500))

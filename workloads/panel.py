@@ -215,7 +215,9 @@ def describe_known() -> str:
         missing = file.missing()
         state = f"missing {', '.join(missing)}" if missing else "all traces at hand"
         lines.append(f"{name:<16} {state}; {' '.join(file.about.split())}")
-    lines.append(f"a panel of your own: copy a file of {panel_file.SHIPPED}, name it, give its path where a panel is asked for")
+    lines.append(
+        f"a panel of your own: copy a file of {panel_file.SHIPPED}, name it, give its path where a panel is asked for"
+    )
     return "\n".join(lines)
 
 

@@ -82,8 +82,8 @@ class PanelFile:
         """
         if split not in self.splits:
             raise TraceError(
-                f"{self.path}: panel {self.name} has no split {split!r}, only {', '.join(self.splits)} - fix: add it, or"
-                " use another panel"
+                f"{self.path}: panel {self.name} has no split {split!r}, only {', '.join(self.splits)} - fix: add it,"
+                " or use another panel"
             )
         return self.splits[split]
 

@@ -29,7 +29,7 @@ def make(entry: TraceEntry, folder: Path) -> Trace:
         TraceError: the source is not at hand, makes no sense, or cannot be cut like this; names the entry.
     """
     spec = _with_options(_placed(entry.source, folder), entry)
-    steps = {"source": entry.source, "options": dict(entry.options), "cut": dict(entry.cut)}
+    steps: dict[str, object] = {"source": entry.source, "options": dict(entry.options), "cut": dict(entry.cut)}
     try:
         return cached(entry.name, _files(spec), steps, lambda: _made(entry, spec, steps))
     except TraceError as error:

@@ -107,7 +107,7 @@ class TraceEntry(Strict):
 
     name: Annotated[str, BeforeValidator(_trace_name)]
     source: Annotated[str, Field(min_length=1, max_length=4096)]
-    options: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], Option] = {}
+    options: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], Option] = Field(default_factory=dict)
     cut: Cut | None = None
     capacities: Capacities | None = None
     warmup: Warmup | None = None

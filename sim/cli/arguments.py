@@ -6,6 +6,7 @@ Knows `argparse` and the names of the library's options; must not know any verb.
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 _REPLAY = (
@@ -29,9 +30,34 @@ def add_trace(verb: Any) -> None:
     verb.add_argument("trace", help="short name, file, or format:path?option=value")
 
 
+MODEL = "for capacities in memory: a model's name, its config.json (?cache_dtype=fp8&tensor_parallel=8), or KV bytes "
+MODEL += "per token"
+
+
 def add_capacity(verb: Any) -> None:
     """Add one cache size."""
-    verb.add_argument("--capacity", default="5%", help="blocks, or a share of the distinct blocks (default: 5%%)")
+    text = "blocks, a share of the distinct blocks, or memory: 40GiB with --model (default: 5%%)"
+    verb.add_argument("--capacity", default="5%", help=text)
+
+
+def add_model(verb: Any, text: str = MODEL) -> None:
+    """Add the model that says how many blocks fit into memory."""
+    verb.add_argument("--model", help=text)
+
+
+def in_blocks(capacities: str, block_tokens: int, model: str | None) -> str:
+    """Return capacities with sizes of memory turned into blocks, telling on stderr how.
+
+    Raises:
+        ValueError: If there are such sizes and no model, or the model is not understood.
+    """
+    from sim.capacities import without_memory
+    from workloads.kv_bytes import describe
+
+    found = without_memory(capacities, block_tokens, model)
+    if found != capacities:
+        print(f"{describe(str(model))}: {capacities} is {found} blocks of {block_tokens} tokens", file=sys.stderr)
+    return found
 
 
 def add_json(verb: Any) -> None:

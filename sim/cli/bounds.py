@@ -8,7 +8,7 @@ import json
 import time
 from typing import Any
 
-from sim.cli.arguments import add_json, add_trace
+from sim.cli.arguments import MODEL, add_json, add_model, add_trace, in_blocks
 from sim.value import FLOPS_PER_S, OBJECTIVES
 
 
@@ -18,9 +18,10 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser("bounds", help=text, description=text)
     verb.set_defaults(verb=_bounds)
     add_trace(verb)
-    verb.add_argument("--capacities", default="1%,2%,5%,10%,20%", help="blocks or shares, separated by commas")
+    text = "blocks, shares, or memory with --model, separated by commas"
+    verb.add_argument("--capacities", default="1%,2%,5%,10%,20%", help=text)
     verb.add_argument("--objective", default="tokens", choices=tuple(OBJECTIVES))
-    verb.add_argument("--model", default="llama-3.1-8b", help="for bytes, flops and seconds")
+    add_model(verb, f"{MODEL}; also for bytes, and of a named model flops and seconds (default there: llama-3.1-8b)")
     verb.add_argument("--flops-per-s", type=float, default=FLOPS_PER_S, help="rate of prefill, for seconds")
     add_json(verb)
 
@@ -32,9 +33,11 @@ def _bounds(options: argparse.Namespace) -> int:
 
     trace = load(options.trace)
     found = []
+    model = options.model or "llama-3.1-8b"
     for capacity in options.capacities.split(","):
         started = time.monotonic()
-        bound = weighted_bound(trace, capacity.strip(), options.objective, options.model, options.flops_per_s)
+        blocks = in_blocks(capacity.strip(), trace.block_tokens, options.model)
+        bound = weighted_bound(trace, blocks, options.objective, model, options.flops_per_s)
         found.append((capacity.strip(), bound, time.monotonic() - started))
     if options.json:
         rows = [{**dataclasses.asdict(bound), "capacity": capacity} for capacity, bound, _ in found]

@@ -14,13 +14,16 @@ from typing import Any
 
 from sim.cli import bounds, explain, fidelity, stream, sweep, trace
 from sim.cli.arguments import (
+    MODEL,
     POLICY,
     add_capacity,
     add_executor,
     add_json,
+    add_model,
     add_replay,
     add_trace,
     executor_of,
+    in_blocks,
     replay_options,
     shown,
 )
@@ -58,9 +61,10 @@ def _run(options: argparse.Namespace) -> int:
     from workloads import load
 
     trace = load(options.trace)
-    result = simulate(trace, options.policy, options.capacity, **replay_options(options))
-    memory = result.kv_bytes(int(options.model) if options.model.isdigit() else options.model)
-    content = result.to_dict() | memory | {"model": options.model}
+    capacity = in_blocks(options.capacity, trace.block_tokens, options.model)
+    result = simulate(trace, options.policy, capacity, **replay_options(options))
+    model = options.model or "llama-3.1-8b"
+    content = result.to_dict() | result.kv_bytes(model) | {"model": model}
     _print(options, content, "\n".join([repr(trace), *shown(content)]))
     return 0
 
@@ -75,7 +79,7 @@ def _score(options: argparse.Namespace) -> int:
     )
     contents, texts = [], []
     for path, found in zip(options.files, scored, strict=True):
-        facts = {"panel": panel.name, "fingerprint": panel.fingerprint, "file": str(path)}
+        facts = {"panel": panel.name, "split": panel.split, "fingerprint": panel.fingerprint, "file": str(path)}
         facts |= {"stage": found.stage, "isolation": found.isolation}
         contents.append(facts | {"metrics": found.metrics, "artifacts": found.artifacts})
         lines = [f"{name:<22} {value:.4f}" for name, value in found.metrics.items()]
@@ -89,13 +93,23 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from sim.against import describe, differences, read_earlier
     from sim.comparison import compare
+    from workloads.panel import load_panel
 
+    earlier = None
+    if options.against:
+        earlier = read_earlier(options.against)
+        earlier.refuse_another(load_panel(options.split, options.panel, purpose="report"))  # before the work
     found = compare(
         options.policies, options.split, options.panel, executor_of(options), options.workers, progress=Meter().count
     )
     head = f"{found.marks.panel.name} {found.marks.panel.split} {found.marks.panel.fingerprint[:12]}"
-    _print(options, found.to_dict(), f"{head}\n{found}")
+    content, text = found.to_dict(), f"{head}\n{found}"
+    if earlier:
+        changed = differences(found, earlier)
+        content, text = content | {"against": changed}, f"{text}\n\n{describe(changed)}"
+    _print(options, content, text)
     return 0
 
 
@@ -169,8 +183,11 @@ def _policies(options: argparse.Namespace) -> int:
 
 
 def _panel(options: argparse.Namespace) -> int:
-    from workloads.panel import describe, load_panel
+    from workloads.panel import describe, describe_known, load_panel
 
+    if options.list:
+        print(describe_known())
+        return 0
     print(describe(load_panel(options.split, options.panel, purpose="report")))
     return 0
 
@@ -201,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     add_executor(verb)
     verb = _add(verbs, "compare", _compare, "compare policies on a panel", json_output=True)
     verb.add_argument("policies", nargs="+", help="shipped names, zoo:NAME or files")
+    verb.add_argument("--against", type=Path, metavar="RESULT.json", help="an earlier --json of the same panel")
     _panel_arguments(verb, "validation", ("train", "validation", "test"))
     add_executor(verb)
     explain.add(verbs)
@@ -212,8 +230,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
     _add(verbs, "policies", _policies, "list the shipped policies and the zoo")
-    verb = _add(verbs, "panel", _panel, "describe a panel")
+    verb = _add(verbs, "panel", _panel, "describe a panel, or check a YAML file of your own")
     verb.add_argument("split", nargs="?", default="train", choices=("train", "validation", "test"))
+    verb.add_argument("--list", action="store_true", help="list the panels there are, and whether their traces are")
     _traces_argument(verb)
     trace.add(verbs)
     return parser
@@ -228,11 +247,14 @@ def _add(verbs: Any, name: str, call: Callable[..., int], text: str, json_output
 
 
 def _traces_argument(verb: Any) -> None:
-    verb.add_argument("--traces", dest="panel", default="auto", choices=("auto", "real", "mooncake", "synthetic"))
+    text = (
+        "panel: auto (real traces if they are at hand), a name of `kvevolve panel --list`, or a YAML file of your own"
+    )
+    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help=text)
 
 
 def _panel_arguments(verb: Any, default: str, splits: Sequence[str]) -> None:
-    verb.add_argument("--panel", dest="split", default=default, choices=splits)
+    verb.add_argument("--panel", dest="split", default=default, choices=splits, help="split of the panel")
     _traces_argument(verb)
 
 
@@ -242,7 +264,7 @@ def _add_run(verbs: Any) -> None:
     verb.add_argument("--policy", default="native", help=POLICY)
     add_capacity(verb)
     add_replay(verb)
-    verb.add_argument("--model", default="llama-3.1-8b", help="for KV bytes: a model name, or bytes per token")
+    add_model(verb, f"{MODEL}; also for the KV bytes reported (default there: llama-3.1-8b)")
 
 
 def _add_evolve(verbs: Any) -> None:

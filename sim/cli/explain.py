@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sim.cli.arguments import add_capacity, add_json, add_trace
+from sim.cli.arguments import add_capacity, add_json, add_model, add_trace, in_blocks
 
 QUIET_S = 2.0
 """Progress is said from this time on."""
@@ -23,6 +23,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("policy", help="a shipped name or a file; native, the engine's own LRU, is explained as `lru`")
     add_trace(verb)
     add_capacity(verb)
+    add_model(verb)
     verb.add_argument("--ghost-blocks", type=int, metavar="N", help="blocks remembered beyond the cache")
     verb.add_argument("--costliest", type=int, default=5, metavar="N", help="decisions to list (default: 5)")
     verb.add_argument("--figures", type=Path, metavar="DIR", help="write PNG figures (needs the extra `figures`)")
@@ -47,7 +48,8 @@ def _explain(options: argparse.Namespace) -> int:
     progress("reading the trace")
     trace = load(options.trace)
     ghosts = {} if options.ghost_blocks is None else {"ghost_blocks": options.ghost_blocks}
-    found = explain(trace, options.policy, options.capacity, costliest=options.costliest, progress=progress, **ghosts)
+    capacity = in_blocks(options.capacity, trace.block_tokens, options.model)
+    found = explain(trace, options.policy, capacity, costliest=options.costliest, progress=progress, **ghosts)
     print(json.dumps(found.to_dict(), indent=2, sort_keys=True) if options.json else found)
     if options.figures:
         from sim.explanation_figures import draw

@@ -12,7 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli.arguments import add_executor, add_json, add_replay, add_trace, executor_of, replay_options
+from sim.cli.arguments import (
+    add_executor,
+    add_json,
+    add_model,
+    add_replay,
+    add_trace,
+    executor_of,
+    in_blocks,
+    replay_options,
+)
 from sim.meter import Meter
 
 if TYPE_CHECKING:
@@ -32,7 +41,9 @@ def add(verbs: Any) -> None:
         help="comma-separated: the engine's own, shipped names, zoo:NAME, files, lru-flat (LRU over independent "
         "blocks); the engine's default and the optimum are always there",
     )
-    verb.add_argument("--capacities", default="0.5%..50%", help="range, or comma-separated (default: 0.5%%..50%%)")
+    text = "range, or comma-separated; memory with --model: 10GiB..160GiB (default: 0.5%%..50%%)"
+    verb.add_argument("--capacities", default="0.5%..50%", help=text)
+    add_model(verb)
     verb.add_argument("--points", type=int, default=12, help="sizes a range becomes (default: 12)")
     verb.add_argument("--warmup", default="0", help="replayed, not counted: requests, 50%% of them, or 50%%time")
     verb.add_argument("--sample", default="100%", help="share of the sessions or prefix families to replay: 10%%")
@@ -61,7 +72,7 @@ def _sweep(options: argparse.Namespace) -> int:
         found = sweep(
             trace,
             [name for name in options.policies.split(",") if name],
-            options.capacities,
+            in_blocks(options.capacities, trace.block_tokens, options.model),
             points=options.points,
             warmup=options.warmup,
             sample=_share(options.sample),

@@ -70,6 +70,14 @@ def _trace_name(value: object) -> str:
     return value
 
 
+def _option(value: object) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str) and not set(value) & set("&?#"):
+        return value
+    raise mistake("a number, a word without & ? #, true, false or null", "write a single value")
+
+
 def _model(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
@@ -81,7 +89,7 @@ def _model(value: object) -> str:
 Capacities = Annotated[list[Annotated[str | int, BeforeValidator(_capacity)]], Field(min_length=1, max_length=100)]
 Share = Annotated[float, BeforeValidator(_share)]
 Warmup = Annotated[str | int, BeforeValidator(_warmup)]
-Option = str | int | float | bool | None
+Option = Annotated[str | int | float | bool | None, BeforeValidator(_option)]
 
 
 class Cut(Strict):
@@ -113,13 +121,6 @@ class TraceEntry(Strict):
     warmup: Warmup | None = None
     weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
     note: str = ""
-
-    @field_validator("options")
-    @classmethod
-    def _plain(cls, options: dict[str, Option]) -> dict[str, Option]:
-        if any(isinstance(value, str) and set(value) & set("&?#") for value in options.values()):
-            raise mistake("values without & ? #", "leave these characters out")
-        return options
 
 
 Traces = Annotated[list[TraceEntry], Field(min_length=1, max_length=1000)]

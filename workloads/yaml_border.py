@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from workloads.errors import TraceError
 
-MAX_BYTES = 1 << 20
+MAX_BYTES, MAX_DEPTH = 1 << 20, 40
 SHOWN_ERRORS, SHOWN_CHARS = 20, 80
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -70,19 +70,20 @@ def parse(path: Path, text: str) -> tuple[Any, dict[_Place, int]]:
     lines: dict[_Place, int] = {}
     loader = None
     try:
+        _check_events(path, text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise TraceError(f"{path}:1: expected a YAML mapping, got an empty file - fix: give the right file")
-        _note_lines(path, node, (), lines, set())
+        _note_lines(path, node, (), lines)
         return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise TraceError(f"{path}:{line}: not YAML: {problem} - fix: mend this line or the one before") from None
-    except RecursionError:
-        raise TraceError(f"{path}:1: nested too deep - fix: give the right file") from None
+    except TraceError:
+        raise
     except (ValueError, OverflowError) as error:  # 2000-13-45 looks like a date
         raise TraceError(f"{path}:1: a value that is none: {error} - fix: write it in quotes") from None
     finally:
@@ -90,21 +91,29 @@ def parse(path: Path, text: str) -> tuple[Any, dict[_Place, int]]:
             loader.dispose()
 
 
-def _note_lines(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int], seen: set[int]) -> None:
-    line = node.start_mark.line + 1
-    lines[place] = line
-    if id(node) in seen:
-        raise TraceError(f"{path}:{line}: aliases are not allowed - fix: write the value out")
-    seen.add(id(node))
+def _check_events(path: Path, text: str) -> None:
+    """Refuse aliases, and depths at which libyaml's recursion would crash the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise TraceError(f"{path}:{line}: aliases are not allowed - fix: write the value out")
+        if depth > MAX_DEPTH:
+            raise TraceError(f"{path}:{line}: nested deeper than {MAX_DEPTH} - fix: give the right file")
+
+
+def _note_lines(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int]) -> None:
+    lines[place] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _note_lines(path, value, (*place, index), lines, seen)
+            _note_lines(path, value, (*place, index), lines)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*place, str(key.value))
             if below in lines:
                 _refuse_twice(path, key, below)
-            _note_lines(path, value, below, lines, seen)
+            _note_lines(path, value, below, lines)
             lines[below] = key.start_mark.line + 1
 
 

@@ -200,6 +200,7 @@ def test_other_names_of_the_same_fields(tmp_path: Path) -> None:
         ({"hidden_size": None, "head_dim": "128"}, "got '128'"),
         ({"torch_dtype": "int7"}, r"got 'int7' - fix: .*\?cache_dtype=bfloat16"),
         ({"torch_dtype": None}, "got None"),
+        ({"torch_dtype": ["bfloat16"]}, r"got \['bfloat16'\]"),
         ({"quantization_config": {"kv_cache_scheme": {"num_bits": 8}}}, "speaks of the KV cache"),
         ({"kv_lora_rank": 512}, "'qk_rope_head_dim'"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),

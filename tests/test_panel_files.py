@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from workloads import Trace, TraceError, describe, load, load_panel, locate, panel_file, panel_schema
 from workloads.panel import describe_known
@@ -244,7 +246,8 @@ def test_every_mistake_at_once_with_its_line(panel: Write) -> None:
         ("about: ", "about: [*a, &a b]\nx: ", 3, "aliases are not allowed"),
         ("about: recorded and generated traffic", "about: &a text\nmodel: *a", 4, "aliases are not allowed"),
         ("about: ", "about: x\nabout: ", 4, "field 'about': given twice"),
-        ("about: ", "about: !!python/object:os.system ", 3, "not YAML"),
+        ("about: ", "about: !!python/object:os.system ", 3, "tags (tag:yaml.org,2002:python/object:os.system) are"),
+        ("about: ", "about: !!int #", 3, "tags"),
         ("recorded and generated traffic", "2026-13-45", 1, "a value that is none"),
         ("about: ", "about: \t@", 3, "not YAML"),
     ],
@@ -275,6 +278,18 @@ def test_what_is_no_panel_is_refused(content: bytes, said: str, tmp_path: Path) 
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
     assert said in "\n".join(refusal(path))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, len(MINE)), st.integers(0, 8), st.text(max_size=4)), min_size=1, max_size=4))
+def test_whatever_is_done_to_a_file_it_is_read_or_refused(edits: list[tuple[int, int, str]]) -> None:
+    text = MINE
+    for at, removed, added in edits:
+        text = text[:at] + added + text[at + removed :]
+    try:
+        panel_schema.checked(Path("x.yaml"), text)
+    except TraceError as error:
+        assert str(error).startswith("x.yaml")
 
 
 def test_a_shipped_name_means_the_shipped_panel(tmp_path: Path) -> None:

@@ -213,10 +213,10 @@ class _Config:
             )
         named = (part.get(key) for part in (self.text, self.root) for key in ("dtype", "torch_dtype"))
         found = next((value for value in named if value is not None), None)
-        if found not in CACHE_DTYPES:
+        if not isinstance(found, str) or found not in CACHE_DTYPES:
             raise TraceError(
                 f"{self.path}: field 'torch_dtype': expected one of {', '.join(CACHE_DTYPES)}, got {found!r} - fix: say"
                 " how the cache is stored, for example with ?cache_dtype=bfloat16 after the path",
                 field="torch_dtype",
             )
-        return str(found)
+        return found

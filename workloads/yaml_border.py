@@ -60,7 +60,7 @@ def check(path: Path, text: str, model: type[_M]) -> _M:
 def parse(path: Path, text: str) -> tuple[Any, dict[_Place, int]]:
     """Return the contents of a YAML text, and the line of every value by its place.
 
-    Aliases are refused (a few lines of them unfold to gigabytes), and so is a key given twice.
+    Aliases are refused (a few lines of them unfold to gigabytes), and so are tags and keys given twice.
 
     Raises:
         TraceError: it is no YAML, with the line.
@@ -92,13 +92,15 @@ def parse(path: Path, text: str) -> tuple[Any, dict[_Place, int]]:
 
 
 def _check_events(path: Path, text: str) -> None:
-    """Refuse aliases, and depths at which libyaml's recursion would crash the process."""
+    """Refuse aliases, tags, and depths at which libyaml's recursion would crash the process."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
             raise TraceError(f"{path}:{line}: aliases are not allowed - fix: write the value out")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise TraceError(f"{path}:{line}: tags ({tag}) are not allowed - fix: leave it out, or quote the text")
         if depth > MAX_DEPTH:
             raise TraceError(f"{path}:{line}: nested deeper than {MAX_DEPTH} - fix: give the right file")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from workloads import Panel, Trace, TraceError, describe, load_panel, locate, panel_cache, panel_file
 from workloads.ladder import ladder
-from workloads.panel import Setup, make_panel
+from workloads.panel import Setup, describe_known, make_panel
 from workloads.readers import kvsess1
 
 # SHA-256 over traces and cells, pinned: a change here is a new panel version, or a bug.
@@ -299,3 +300,18 @@ def test_an_unwritable_cache_is_only_a_warning(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv(locate.CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="cannot be cached"):
         assert panel_cache.cached("t", [tmp_path / "file"], {}, lambda: chain(10, 2)).n_blocks == 10
+
+
+def test_known_panels_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(locate.TRACES_VARIABLE, str(tmp_path))
+    text = describe_known()
+    assert "mooncake-v1      missing mooncake_conversation, mooncake_synthetic;" in text
+    assert "synthetic-v1     all traces at hand;" in text
+
+
+@pytest.mark.parametrize("path", sorted(panel_file.SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_files_say_what_they_should(path: Path) -> None:
+    assert panel_file.read(path).which == path.stem
+    content = yaml.safe_load(path.read_text())
+    assert list(content["splits"]) == ["train", "validation", "test"]
+    assert content["about"]

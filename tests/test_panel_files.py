@@ -6,16 +6,15 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads import Trace, TraceError, describe, load, load_panel, locate, panel_file, panel_schema
-from workloads.panel import describe_known
 from workloads.sessions import hash_share
 
 MINE = """\
@@ -114,6 +113,7 @@ def test_recorded_and_generated_traffic_mix(tmp_path: Path, panel: Write) -> Non
       source: log.jsonl
       options: {block_tokens: 4}
       cut: {requests: [10, null]}
+      note: the rest
   validation:
 """
     found = load_panel("train", str(panel(("  validation:\n", more))))
@@ -128,6 +128,7 @@ def test_recorded_and_generated_traffic_mix(tmp_path: Path, panel: Write) -> Non
     assert (cell.capacity_blocks, cell.first_counted) == (30, 10)
     assert found.prompt_tokens(cell) == 30 * 32
     assert "recorded and SYNTHETIC traffic" in describe(found)
+    assert "note: sniffed: the rest" in describe(found)
 
 
 def test_cuts_by_time_and_by_session(tmp_path: Path, panel: Write) -> None:
@@ -286,10 +287,8 @@ def test_whatever_is_done_to_a_file_it_is_read_or_refused(edits: list[tuple[int,
     text = MINE
     for at, removed, added in edits:
         text = text[:at] + added + text[at + removed :]
-    try:
-        panel_schema.checked(Path("x.yaml"), text)
-    except TraceError as error:
-        assert str(error).startswith("x.yaml")
+    with suppress(TraceError):
+        assert panel_schema.checked(Path("x.yaml"), text)["format"] == "kvevolve-panel/1"
 
 
 def test_a_shipped_name_means_the_shipped_panel(tmp_path: Path) -> None:
@@ -343,18 +342,3 @@ def test_traces_follow_their_files_and_come_from_the_cache(
         load_panel("validation", path)  # generated, and kept too
     mooncake(log, 50)
     assert load_panel("train", path).traces["a"].n_requests == 50
-
-
-def test_known_panels_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(locate.TRACES_VARIABLE, str(tmp_path))
-    text = describe_known()
-    assert "mooncake-v1      missing mooncake_conversation, mooncake_synthetic;" in text
-    assert "synthetic-v1     all traces at hand;" in text
-
-
-@pytest.mark.parametrize("path", sorted(panel_file.SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_files_say_what_they_should(path: Path) -> None:
-    assert panel_file.read(path).which == path.stem
-    content = yaml.safe_load(path.read_text())
-    assert list(content["splits"]) == ["train", "validation", "test"]
-    assert content["about"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workloads import formats, panel_file, panel_recipes
 from workloads.errors import TraceError, unknown_name
@@ -51,7 +51,7 @@ class Panel:
         generated: Names of the traces that were generated, not recorded.
         weights: Weight of each trace in the mean of the score; 1 where not named.
         which: What `load_panel` finds this panel by: its name if it is shipped, else the path of its file.
-        notes: What a reader of the results should know, for example capacities that fell together.
+        notes: What a reader of the results should know: capacities that fell together, what the panel's file says.
     """
 
     name: str
@@ -129,7 +129,8 @@ def load_panel(split: str, which: str = "auto", purpose: str | None = None) -> P
     model = None if file.model is None else _placed(file.model, file)
     setups = {entry.name: Setup(entry.capacities, model, entry.warmup, entry.weight) for entry in entries}
     generated = frozenset(entry.name for entry in entries if formats.is_generated(entry.source))
-    return make_panel(file.name, split, traces, setups, generated, file.which)
+    panel = make_panel(file.name, split, traces, setups, generated, file.which)
+    return replace(panel, notes=(*panel.notes, *(f"{entry.name}: {entry.note}" for entry in entries if entry.note)))
 
 
 def make_panel(

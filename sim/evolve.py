@@ -26,7 +26,7 @@ from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
 from sim.search.tuner import tune
 from workloads import panel_file
-from workloads.panel import Panel, describe
+from workloads.panel import Panel, describe, load_panel
 
 FINALISTS = 12
 """Best programs by training score that are compared on validation; the first of them is tuned too."""
@@ -108,6 +108,7 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         os.environ["KVEVOLVE_ADVICE"] = "0"
     _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume)
     engine_s = time.time() - started
+    _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
     finalists = _finalists(run, load_policy(job.program))
     tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
     best, validation = _choose(finalists, tuned, job, say)
@@ -140,7 +141,7 @@ def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None
     if stored["fingerprint"] != panel.fingerprint:
         raise ValueError(
             f"{run.root} was evolved on panel {stored['name']}, fingerprint {stored['fingerprint'][:12]}, and would go"
-            f" on on {panel.name}, fingerprint {panel.fingerprint[:12]}: scores would not compare; fix: --traces"
+            f" on with {panel.name}, fingerprint {panel.fingerprint[:12]}: scores would not compare; fix: --traces"
             f" {stored['which']} with the same traces and file, or start a new run"
         )
 

@@ -45,7 +45,7 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
     Raises:
         TraceError: unknown name, kind or option (with a suggestion), or whatever the reader refuses.
     """
-    target, options = split_spec(spec)
+    target, options = _split(spec)
     if target in locate.KNOWN_TRACES:
         entry = locate.known_trace(target)
         merged = {**entry.options, **options}
@@ -53,7 +53,7 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
     kind, colon, rest = target.partition(":")
     if colon and kind == "synthetic":
         if sessions:
-            raise no_sessions(spec)
+            raise _no_sessions(spec)
         return _call(synthetic.generator(rest), options, f"synthetic:{rest}")
     if colon and kind in formats.MODULES:
         return _read(kind, Path(rest), options, sessions)
@@ -72,17 +72,12 @@ def known_traces() -> dict[str, bool]:
     return {name: locate.find(name) is not None for name in locate.KNOWN_TRACES}
 
 
-def no_sessions(what: str) -> TraceError:
+def _no_sessions(what: str) -> TraceError:
     """Return the refusal to cut by session what has a clock already."""
     return TraceError(f"{what}: its sessions are on a clock already - fix: cut it by time or requests")
 
 
-def split_spec(spec: str) -> tuple[str, Options]:
-    """Return what a specification names, and its options.
-
-    Raises:
-        TraceError: an option without a value, or given twice.
-    """
+def _split(spec: str) -> tuple[str, Options]:
     target, _, query = spec.partition("?")
     options: Options = {}
     for pair in filter(None, query.split("&")):
@@ -166,7 +161,7 @@ def _read(kind: str, path: Path, options: Options, sessions: tuple[float, float]
     found = module.read(path, **reading)
     if sessions:
         if not isinstance(found, SessionSet):
-            raise no_sessions(str(path))
+            raise _no_sessions(str(path))
         found = found.hash_split(*sessions)
     return materialise(found, **laying) if laid_out else found
 

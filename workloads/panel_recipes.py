@@ -12,7 +12,7 @@ import numpy as np
 
 from workloads import formats, locate
 from workloads.errors import TraceError
-from workloads.loading import load, split_spec
+from workloads.loading import load
 from workloads.panel_cache import cached
 from workloads.panel_file import TraceEntry
 from workloads.trace import Trace
@@ -81,7 +81,7 @@ def _with_options(source: str, entry: TraceEntry) -> str:
 
 def _files(spec: str) -> list[Path]:
     """Return the files a trace is made from; none for a generator."""
-    target = split_spec(spec)[0]
+    target = spec.partition("?")[0]
     if target in locate.KNOWN_TRACES:
         return [locate.require(target)]
     path = Path(target if Path(target).exists() else target.partition(":")[2])

@@ -40,7 +40,7 @@ def evaluate_many(
     """Score policies in files, each as `Evaluator.evaluate` would; never raises for anything a file contains.
 
     On a cluster each node loads the panel from its own files: it needs `$KVEVOLVE_TRACES` like this machine, unless
-    the panel is synthetic.
+    the panel is synthetic, and a panel file of the user's under the same path.
 
     Args:
         files: The candidates.

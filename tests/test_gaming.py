@@ -743,8 +743,8 @@ import sys
 from sim import worker
 
 
-def load(split, which):
-    handle = worker.load(split, which)
+def load(split, which, fingerprint):
+    handle = worker.load(split, which, fingerprint)
 
     def spy(request):
         if "forge" in request:
@@ -821,7 +821,8 @@ def forge(handle, request):
 def spy(evaluator, tmp_path_factory) -> Iterator[Zygote]:
     place = tmp_path_factory.mktemp("spy")
     (place / "spy_worker.py").write_text(SPY)
-    arguments = {"split": "train", "which": evaluator.panel.name.rpartition("-v")[0]}
+    panel = evaluator.panel
+    arguments = {"split": "train", "which": panel.which, "fingerprint": panel.fingerprint}
     os.environ["OPENAI_API_KEY"] = "not-for-candidates"
     with Zygote("spy_worker:load", arguments, cwd=place, start_timeout_s=180) as running:
         del os.environ["OPENAI_API_KEY"]

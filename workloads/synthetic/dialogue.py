@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.synthetic.draws import Popularity, gap_s, length, lengths, stream, turns, wait_s
-from workloads.synthetic.prompts import ROOT, PromptTree, RequestLog, check_parameters
+from workloads.synthetic.arguments import begin
+from workloads.synthetic.draws import Popularity, gap_s, length, lengths, turns, wait_s
+from workloads.synthetic.prompts import ROOT, RequestLog
 from workloads.trace import Trace
 
 DECODE_TOKENS_PER_S = 40.0
@@ -103,9 +104,7 @@ def chat(
         The trace, with session and turn. The default has about 210,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("chat", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(chat, parameters)
     system = log.tree.extend(ROOT, system_tokens, "system")
     style = Style(turns_mean=turns_mean, think_s=think_s)
     now, session = 0.0, 0
@@ -140,9 +139,7 @@ def shared_system(
         The trace, with session, turn and tenant (the app). The default has about 180,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("shared_system", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(shared_system, parameters)
     sizes = lengths(rng, system_tokens, 0.7, 16_000, apps)
     prompts = [log.tree.extend(ROOT, tokens, app) for app, tokens in enumerate(sizes)]
     ranks = Popularity(apps, popularity)
@@ -181,9 +178,7 @@ def multi_tenant(
         The trace, with session, turn, tenant and priority. The default has about 330,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("multi_tenant", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(multi_tenant, parameters)
     sizes = lengths(rng, 1_500.0, 1.0, 20_000, tenants)
     prompts = [log.tree.extend(ROOT, tokens, tenant) for tenant, tokens in enumerate(sizes)]
     classes = rng.integers(0, 3, tenants).tolist()

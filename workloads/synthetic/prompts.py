@@ -6,20 +6,15 @@ Knows how token segments become prefix-chained block ids. Must not know what a w
 from __future__ import annotations
 
 from collections.abc import Hashable
-from math import isfinite
 
 import numpy as np
 
 from workloads import chains, runs
 from workloads.columns import I64
-from workloads.errors import TraceError
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
 
 ROOT = 0
-
-_COUNTS = frozenset(("requests", "block_tokens", "apps", "tenants", "passages", "topics", "passages_per_prompt"))
-_COUNTS |= {"toolkits", "scan_length", "phases", "documents"}
 
 
 class PromptTree:
@@ -105,6 +100,10 @@ class RequestLog:
         for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
 
+    def before(self, now_s: float) -> int:
+        """Return how many requests arrive up to a time."""
+        return int(np.count_nonzero(np.array(self._arrival_s) <= now_s))
+
     def trace(self, name: str, requests: int, parameters: dict[str, object]) -> Trace:
         """Return the first ``requests`` requests in time order as a trace.
 
@@ -133,25 +132,3 @@ class RequestLog:
             provenance={"format": "synthetic", "generator": name, "parameters": parameters},
             **optional,
         )
-
-
-def check_parameters(parameters: dict[str, object]) -> None:
-    """Refuse generator arguments that make no sense.
-
-    Every one but the seed is a positive finite number, counts are integers, and what ends in ``_share`` is at most 1
-    and may be 0.
-
-    Raises:
-        TraceError: naming the argument.
-    """
-    for key, value in parameters.items():
-        if key == "seed":
-            continue
-        whole = key in _COUNTS
-        share = key.endswith("_share")
-        number = type(value) is int or (type(value) is float and not whole)
-        if not (
-            number and isinstance(value, int | float) and isfinite(value) and (0 <= value <= 1 if share else value > 0)
-        ):
-            kind = "a share from 0 to 1" if share else "an integer >= 1" if whole else "a finite number > 0"
-            raise TraceError(f"{key}: expected {kind}, got {value!r}", field=key)

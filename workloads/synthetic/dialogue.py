@@ -50,8 +50,9 @@ def converse(
     session: int,
     tenant: int = 0,
     priority: int = 0,
-) -> None:
-    """Add one session to the log: each prompt is the whole conversation so far plus a new message.
+    first_turn: int = 0,
+) -> tuple[float, int, int]:
+    """Add one session, or one visit of it, to the log: each prompt is the conversation so far plus a new message.
 
     Args:
         log: Where the requests go.
@@ -62,20 +63,26 @@ def converse(
         session: Session number.
         tenant: Tenant number.
         priority: Priority of the requests.
+        first_turn: Turns the session had before.
+
+    Returns:
+        When the next turn would be, the conversation so far and the number of its turns.
     """
     tree = log.tree
     now = start_s
-    for turn in range(turns(rng, style.turns_mean)):
+    turn = first_turn
+    for turn in range(first_turn, first_turn + turns(rng, style.turns_mean)):
         message = length(rng, style.user_tokens, 1.0, 8_000)
         if rng.random() < style.attachment_share:
             message += length(rng, style.attachment_tokens, 0.8, 24_000)
         if turn and tree.tokens(node) + message > style.context_limit:
-            return
+            return now, node, turn
         node = tree.extend(node, message)
         reply = length(rng, style.reply_tokens, 0.8, 4_000)
         log.add(now, node, reply, session, turn, tenant=tenant, priority=priority)
         node = tree.extend(node, reply)
         now += reply / DECODE_TOKENS_PER_S + wait_s(rng, style.think_s, 1.0)
+    return now, node, turn + 1
 
 
 def chat(

@@ -56,7 +56,7 @@ def agent_branches(
 
     Returns:
         The trace, with session, turn and request_type (0: step, 1: fork, 2: replan, 3: resume). The default has about
-        270,000 distinct blocks.
+        310,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(agent_branches, parameters)

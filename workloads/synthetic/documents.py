@@ -59,7 +59,7 @@ def long_document_qa(
         sessions_per_s: Rate of new readers per second, burstiness 1.5.
 
     Returns:
-        The trace, with session (reader), turn and tenant. The default has about 220,000 distinct blocks.
+        The trace, with session (reader), turn and tenant. The default has about 240,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     choice("depth", depth, DEPTHS)

@@ -5,8 +5,6 @@ Knows such access orders. Must not know caches or policies.
 
 from __future__ import annotations
 
-import numpy as np
-
 from workloads.synthetic.arguments import begin
 from workloads.synthetic.draws import Popularity, length, lengths
 from workloads.synthetic.prompts import ROOT
@@ -35,8 +33,8 @@ def loop(
         seed: Seed, >= 0.
         requests: Requests in the trace.
         block_tokens: Tokens per block.
-        loop_blocks: Distinct blocks of a round, rounded to whole prompts, questions not counted.
-        growth: Factor on the number of prompts in the second half of the requests; 1 leaves the loop as it is.
+        loop_blocks: Distinct blocks of a round, rounded up to whole prompts, questions not counted.
+        growth: Factor on the blocks of a round in the second half of the requests; 1 leaves the loop as it is.
         stride: Prompts from one request to the next, in a round of all; 1 reads them in turn.
         prompt_tokens: Median tokens of a prompt (lognormal, sigma 0.3, at most 120,000).
         root_tokens: Tokens all prompts begin with.
@@ -50,29 +48,28 @@ def loop(
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(loop, parameters)
     root = log.tree.extend(ROOT, root_tokens, "root")
-    prompts = [root]
-    small = large = 0
-    aims = (loop_blocks * block_tokens, loop_blocks * block_tokens * max(1.0, growth))
+    prompts: list[int] = []
+    rounds = []
     drawn = 0
-    while drawn < aims[1] or len(prompts) < 3:
-        prompts.append(log.tree.extend(root, length(rng, prompt_tokens, 0.3, 120_000), len(prompts)))
-        drawn += log.tree.tokens(prompts[-1]) - root_tokens
-        large += 1
-        small += drawn <= aims[0] or small == 0
-    places = [_rounds_of(small, stride), _rounds_of(large if growth >= 1 else max(1, round(small * growth)), stride)]
+    for wanted in sorted((1.0, growth)):
+        while drawn < wanted * loop_blocks * block_tokens:
+            prompts.append(log.tree.extend(root, length(rng, prompt_tokens, 0.3, 120_000), len(prompts)))
+            drawn += log.tree.tokens(prompts[-1]) - root_tokens
+        rounds.append(_round(len(prompts), stride))
+    if growth < 1.0:
+        rounds.reverse()
     turns = [0] * len(prompts)
-    for number, at_s in enumerate(np.cumsum(rng.exponential(1.0 / requests_per_s, requests)).tolist()):
+    for number, at_s in starts(log, requests, steady(rng, requests_per_s)):
         late = int(2 * number >= requests)
-        order = places[late]
-        prompt = 1 + order[number % len(order)]
+        prompt = rounds[late][number % len(rounds[late])]
         node = log.tree.extend(prompts[prompt], length(rng, question_tokens, 0.5, 2_000))
         log.add(at_s, node, length(rng, 70.0, 0.7, 2_000), prompt, turns[prompt], request_type=late)
         turns[prompt] += 1
     return log.trace("loop", requests, parameters)
 
 
-def _rounds_of(count: int, stride: int) -> list[int]:
-    """Return the numbers below ``count`` in the order of a round: ``stride`` apart, each once."""
+def _round(count: int, stride: int) -> list[int]:
+    """Return the numbers below ``count``, each once, ``stride`` apart."""
     return [place for first in range(min(stride, count)) for place in range(first, count, stride)]
 
 

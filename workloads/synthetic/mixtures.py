@@ -64,7 +64,7 @@ def serving_mix(
 
     Returns:
         The trace, with session, turn, tenant and request_type (both the source: 0 chat, 1 RAG, 2 agent, 3 long answer,
-        4 one-off). The default has about 370,000 distinct blocks.
+        4 one-off). The default has about 320,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     choice("regimes", regimes, REGIMES)
@@ -138,8 +138,8 @@ def cross_family(
         unique_tokens: Median tokens of the prompts of the last third (:func:`zero_reuse`).
 
     Returns:
-        The trace, with session, turn and tenant (app; -1 after the first third). The default has about 480,000 distinct
-        blocks.
+        The trace, with session, turn, tenant (app; -1 after the first third) and request_type (hot set of the second
+        third, -1 elsewhere). The default has about 410,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     begin(cross_family, parameters)

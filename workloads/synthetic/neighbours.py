@@ -19,7 +19,7 @@ def noisy_neighbour(
     seed: int,
     requests: int = 5_000,
     block_tokens: int = 16,
-    tenants: int = 9,
+    quiet_tenants: int = 8,
     popularity: float = 0.6,
     noisy_share: float = 0.35,
     system_tokens: float = 2_500.0,
@@ -37,7 +37,7 @@ def noisy_neighbour(
         seed: Seed, >= 0.
         requests: Requests in the trace.
         block_tokens: Tokens per block.
-        tenants: Tenants, the noisy one, number 0, among them; at least 2.
+        quiet_tenants: Tenants beside the noisy one, which is number 0.
         popularity: Zipf exponent of the quiet tenants' rates.
         noisy_share: Share of the requests that are the noisy tenant's; 0 takes it away.
         system_tokens: Median tokens of a tenant's system prompt (lognormal, sigma 0.6, at most 16,000).
@@ -47,18 +47,18 @@ def noisy_neighbour(
         document_tokens: Median tokens of a flood's documents (lognormal, sigma 0.5, at most 30,000).
 
     Returns:
-        The trace, with session, turn, tenant and request_type (0: quiet, 1: flood). The default has about 660,000
+        The trace, with session, turn, tenant and request_type (0: quiet, 1: flood). The default has about 820,000
         distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(noisy_neighbour, parameters)
     noise = stream("noisy_neighbour/flood", seed)
-    sizes = lengths(rng, system_tokens, 0.6, 16_000, tenants)
+    sizes = lengths(rng, system_tokens, 0.6, 16_000, quiet_tenants + 1)
     prompts = [log.tree.extend(ROOT, tokens, tenant) for tenant, tokens in enumerate(sizes)]
-    ranks = Popularity(max(1, tenants - 1), popularity)
+    ranks = Popularity(quiet_tenants, popularity)
     flooded = 0
     for session, at_s in starts(log, requests, steady(rng, sessions_per_s)):
-        tenant = min(1 + ranks.draw(rng), tenants - 1)
+        tenant = 1 + ranks.draw(rng)
         converse(log, rng, _QUIET, at_s, prompts[tenant], 2 * session, tenant)
         if flooded < noisy_share * len(log):
             for turn in range(flood):

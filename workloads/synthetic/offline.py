@@ -45,7 +45,7 @@ def batch_sweep(
 
     Returns:
         The trace, with session (row), turn (sample), tenant (job) and request_type (0: first sample, 1: further one).
-        The default has about 330,000 distinct blocks.
+        The default has about 420,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(batch_sweep, parameters)

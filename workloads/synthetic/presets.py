@@ -31,7 +31,14 @@ def _preset(family: str, reuse: float | None, **parameters: int | float | str) -
 
 
 _ONE_VERSION = {"releases": 1, "rollback_every": 1, "canary_share": 0.0, "rollout_share": 0.0, "leftover_share": 0.0}
-_TEMPLATES = {"tasks": 6, "popularity": 0.0, "input_tokens": 800.0, "root_tokens": 1_000, "task_tokens": 1_000.0}
+_TEMPLATES = {
+    "requests": 6_000,
+    "tasks": 6,
+    "popularity": 0.0,
+    "input_tokens": 800.0,
+    "root_tokens": 1_000,
+    "task_tokens": 1_000.0,
+}
 _PRIORITY = {"hot_priority": 3, "medium_priority": 1, "medium_share": 0.2}
 _BURSTS = {"tasks": 10, "popularity": 0.0, "thinking_sigma": 0.5, "answer_tokens": 120.0, "priority_share": 0.14}
 
@@ -51,7 +58,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "phase_shift_prompts": _preset(
             "stale_popularity", 0.549, epochs=2, stale_share=0.5, document_tokens=3_000.0, question_tokens=1_800.0
         ),
-        "multi_tenant_skew": _preset("shared_system", 0.624, apps=3, popularity=1.6, system_tokens=350.0),
+        "multi_tenant_skew": _preset(
+            "shared_system", 0.624, requests=6_000, apps=3, popularity=1.6, system_tokens=300.0
+        ),
         "hotset_cold_scan": _preset("recovery", 0.644, pollution_share=1 / 3, hot_during_share=0.0),
         "concurrent_long_generation": _preset(
             "reasoning",
@@ -79,7 +88,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "cyclic_working_set_pressure": _preset("loop", 0.899, growth=17 / 9),
         "adversarial_unique_prompts": _preset("zero_reuse", 0.0),
-        "cross_family_mixture": _preset("cross_family", 0.361, unique_tokens=8_000.0),
+        "cross_family_mixture": _preset("cross_family", 0.361, requests=4_500, unique_tokens=8_000.0),
         "tenant_session_reentry": _preset(
             "returning_chat", 0.679, tenants=3, turns_mean=1.0, visits_mean=2.5, attachment_share=0.5
         ),

@@ -74,20 +74,18 @@ def recovery(
         cycle, within = divmod(session * cycles / requests, 1.0)
         active = int(cycle) % tenants
         polluted = abs(within - 0.5) < pollution_share / 2
-        recovering = within >= 0.5 and not polluted
-        kind, tenant, priority = HOT, active, hot_priority
+        kind, tenant = HOT, active
         if polluted and rng.random() >= hot_during_share:
-            kind, tenant, priority = SCAN, (active + 1 + session % max(1, tenants - 1)) % tenants, 0
-            root = roots[tenant] if tenants > 1 else ROOT
-            node = tree.extend(root, length(rng, scan_tokens, 0.5, 30_000))
-        elif recovering and rng.random() < medium_share:
-            kind, priority = MEDIUM, medium_priority
-            prompt = hot_prompts + int(rng.integers(0, 3))
+            kind, tenant = SCAN, (active + 1 + session % max(1, tenants - 1)) % tenants
+            node = tree.extend(roots[tenant] if tenants > 1 else ROOT, length(rng, scan_tokens, 0.5, 30_000))
         else:
-            prompt = next(rounds[tenant])
-        if kind != SCAN:
+            if within >= 0.5 and not polluted and rng.random() < medium_share:
+                kind, prompt = MEDIUM, hot_prompts + int(rng.integers(0, 3))
+            else:
+                prompt = next(rounds[tenant])
             node = tree.extend(roots[tenant], sizes[tenant][prompt], prompt)
             node = tree.extend(node, length(rng, question_tokens, 0.7, 8_000))
+        priority = {HOT: hot_priority, SCAN: 0, MEDIUM: medium_priority}[kind]
         log.add(now, node, length(rng, 180.0, 0.7, 2_000), session, 0, tenant, kind, priority)
         now += gap_s(rng, requests_per_s * (pollution_factor if polluted else 1.0), 1.0)
     return log.trace("recovery", requests, parameters)

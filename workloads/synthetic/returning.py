@@ -53,7 +53,7 @@ def returning_chat(
 
     Returns:
         The trace, with session (conversation), turn and tenant (product). The default covers about three days and has
-        about 330,000 distinct blocks.
+        about 300,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(returning_chat, parameters)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-import numpy as np
-
 from workloads.synthetic.arguments import begin
 from workloads.synthetic.draws import Popularity, length, lengths
 from workloads.synthetic.prompts import ROOT
@@ -68,8 +66,7 @@ def few_shot(
     examples = lengths(rng, task_tokens, 0.6, 12_000, tasks)
     phases = _phases(releases, (canary_share, rollout_share, leftover_share), rollback_every)
     ranks = Popularity(tasks, popularity)
-    arrivals = np.cumsum(rng.exponential(1.0 / requests_per_s, requests)).tolist()
-    for session, at_s in enumerate(arrivals):
+    for session, at_s in starts(log, requests, steady(rng, requests_per_s)):
         old, new, share = phases[session * len(phases) // requests]
         version = new if rng.random() < share else old
         task = ranks.draw(rng)
@@ -123,7 +120,7 @@ def id_churn(
 
     Returns:
         The trace, with session and turn (each request its own session), tenant (template) and request_type (how often
-        its id has changed). The default has about 270,000 distinct blocks.
+        its id has changed). The default has about 180,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(id_churn, parameters)

@@ -19,7 +19,7 @@ STEP, FORK, REPLAN, RESUME = range(4)
 
 def agent_branches(
     seed: int,
-    requests: int = 4_000,
+    requests: int = 2_500,
     block_tokens: int = 16,
     workflows: int = 12,
     system_tokens: int = 5_000,
@@ -52,11 +52,11 @@ def agent_branches(
         common_share: Share of the results that are one of six per prompt: the same call again gives the same text.
         result_tokens: Median tokens a step adds (lognormal, sigma 0.9, at most 16,000).
         step_s: Median seconds between steps, beyond decoding (lognormal, sigma 1.2).
-        context_limit: A session ends before a prompt exceeds this many tokens.
+        context_limit: A session ends before a prompt other than its first exceeds this many tokens.
 
     Returns:
         The trace, with session, turn and request_type (0: step, 1: fork, 2: replan, 3: resume). The default has about
-        310,000 distinct blocks.
+        200,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(agent_branches, parameters)
@@ -70,7 +70,7 @@ def agent_branches(
         for turn in range(turns(rng, steps_mean)):
             current, kind = _move(rng, branches, current, moves)
             node = branches[current][-1]
-            if log.tree.tokens(node) > context_limit:
+            if turn and log.tree.tokens(node) > context_limit:
                 break
             output = length(rng, 110.0, 0.9, 4_000)
             log.add(at_s, node, output, session, turn, request_type=kind)

@@ -30,7 +30,7 @@ et al., arXiv 2505.09999). The first three are over 14 days, so single spikes an
 
 def diurnal(
     seed: int,
-    requests: int = 12_000,
+    requests: int = 8_000,
     block_tokens: int = 16,
     shape: str = "deepseek-r1",
     hours: float = 24.0,
@@ -60,7 +60,7 @@ def diurnal(
         system_tokens: Median tokens of a client's system prompt (lognormal, sigma 0.9, at most 20,000).
 
     Returns:
-        The trace, with session, turn and tenant (client). The default has about 480,000 distinct blocks.
+        The trace, with session, turn and tenant (client). The default has about 310,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     choice("shape", shape, SERVEGEN)

@@ -51,7 +51,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "rag_order", 0.584, chunks_per_prompt=1, chunks=9_000, topics=9_000, chunk_tokens=1_600.0
         ),
         "long_context_mixed": _preset("long_document_qa", 0.761, documents=600, popularity=0.0, depth="uniform"),
-        "session_continuation_growth": _preset("chat", 0.902, turns_mean=16.0),
+        "session_continuation_growth": _preset("chat", 0.902, requests=4_000, turns_mean=16.0),
         "agentic_tool_workflows": _preset(
             "agent_branches", 0.828, workflows=6, system_tokens=2_500, steps_mean=6.0, result_tokens=1_200.0
         ),

@@ -16,7 +16,7 @@ from workloads.trace import Trace
 
 def few_shot(
     seed: int,
-    requests: int = 12_000,
+    requests: int = 8_000,
     block_tokens: int = 16,
     tasks: int = 60,
     popularity: float = 0.7,
@@ -58,7 +58,7 @@ def few_shot(
 
     Returns:
         The trace, with session and turn (each request its own session), tenant (task) and request_type (version). The
-        default has about 230,000 distinct blocks.
+        default has about 170,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(few_shot, parameters)

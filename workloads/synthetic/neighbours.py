@@ -25,7 +25,7 @@ def noisy_neighbour(
     system_tokens: float = 2_500.0,
     sessions_per_s: float = 0.25,
     flood: int = 150,
-    flood_per_s: float = 8.0,
+    flood_per_s: float = 2.5,
     document_tokens: float = 5_000.0,
 ) -> Trace:
     """Quiet chat tenants beside one that floods the cache with long one-off documents, again and again.

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from workloads import Trace, TraceError, load, progress
+from workloads import Trace, TraceError, load
 from workloads.synthetic import (
     GENERATORS,
     agent_branches,
@@ -159,7 +159,7 @@ def test_documents_are_read_whole_or_in_part() -> None:
     whole, uniform, pareto = (
         long_document_qa(1, requests=400, depth=depth) for depth in ("whole", "uniform", "pareto")
     )
-    assert whole.input_tokens.mean() > 1.2 * uniform.input_tokens.mean() > 1.2 * pareto.input_tokens.mean()
+    assert whole.input_tokens.mean() > uniform.input_tokens.mean() > 1.5 * pareto.input_tokens.mean()
     tail = [long_document_qa(1, requests=400, depth="pareto", tail_alpha=alpha) for alpha in (1.1, 3.0)]
     assert np.quantile(tail[0].input_tokens, 0.99) > 1.5 * np.quantile(tail[1].input_tokens, 0.99)
 
@@ -309,10 +309,3 @@ def test_the_docstring_documents_every_parameter(name: str) -> None:
     for parameter in generator(name).__annotations__:
         assert parameter == "return" or f"        {parameter}: " in text
     assert "distinct" in text
-
-
-def test_progress_is_told() -> None:
-    told: list[tuple[str, float, float | None]] = []
-    with progress.listening(lambda what, done, total: told.append((what, done, total))):
-        id_churn(1, requests=3_000)
-    assert told == [("generate requests", done, 3_000) for done in (0, 1_024, 2_048)]

@@ -12,7 +12,6 @@ from math import exp, lgamma, pi, sqrt
 
 import numpy as np
 
-from workloads.progress import tell
 from workloads.synthetic.draws import gap_s
 from workloads.synthetic.prompts import RequestLog
 
@@ -32,8 +31,6 @@ def starts(log: RequestLog, requests: int, next_gap_s: Callable[[], float]) -> I
     """
     now, look = 0.0, requests
     for number in count():
-        if number % 1024 == 0:
-            tell("generate requests", min(len(log), requests), requests)
         if len(log) >= look:
             missing = requests - log.before(now)
             if missing <= 0:

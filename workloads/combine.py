@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workloads import chains
-from workloads.columns import F64, I32, I64
+from workloads.columns import F64, I32, I64, INT32_MAX
 from workloads.errors import TraceError
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _stack(traces: Sequence[Trace], arrival_s: F64, name: str, step: str) -> Tra
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate([[0], *(np.diff(trace.offsets) for trace in traces)]).cumsum()
     first_id = np.cumsum([0, *(trace.n_blocks for trace in traces)])
-    ids = np.concatenate([trace.block_ids.astype(np.int64) + first_id[i] for i, trace in enumerate(traces)])
+    wide = np.int32 if first_id[-1] <= INT32_MAX else np.int64
+    ids = np.concatenate([trace.block_ids + first_id[i].astype(wide) for i, trace in enumerate(traces)])
     offsets, ids = chains.take_rows(rows, ids, order)
     columns = {key: _optional(traces, key) for key in _PER_REQUEST} | {"session": _sessions(traces)}
     return Result(

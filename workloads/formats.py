@@ -30,6 +30,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "npz": "workloads.npz",
         "parquet": "workloads.parquet",
+        "spec": "workloads.spec",
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
         "mooncake": "workloads.readers.mooncake",

@@ -24,6 +24,7 @@ from workloads.trace import Trace
 GIVEN = ("seed", "requests", "block_tokens")
 """Arguments of every family that a specification sets for all sources."""
 
+_LEAST = 1e-9
 _KINDS = {
     "string": "text",
     "int": "an integer",
@@ -205,8 +206,9 @@ def _phases(raw: dict[str, Any]) -> Iterator[Fault]:
             continue
         if isinstance(sources, list) and len(weights) != len(sources):
             yield Fault(path, f"{len(sources)} weights, one a source", shown(weights), "list one weight per source")
-        elif not any(weight > 0 for weight in weights):
-            yield Fault(path, "a weight above 0", "none", "give a source a weight, or remove the phase")
+        elif not any(weight >= _LEAST for weight in weights):
+            fix = "give a source a weight, or remove the phase"
+            yield Fault(path, f"a weight of at least {_LEAST:g}", "none", fix)
 
 
 def _table(raw: dict[str, Any]) -> Iterator[Fault]:
@@ -226,8 +228,8 @@ def _table(raw: dict[str, Any]) -> Iterator[Fault]:
         if after <= before:
             yield Fault((*path, "t_s", index), f"a start after {before:g}", f"{after:g}", "sort the windows")
             break
-    if not any(rate > 0 for rate in rates):
-        yield Fault((*path, "rate_per_s"), "a rate above 0", "none", "give a window a rate")
+    if not any(rate >= _LEAST for rate in rates):
+        yield Fault((*path, "rate_per_s"), f"a rate of at least {_LEAST:g}", "none", "give a window a rate")
     if isinstance(end, int | float) and end <= starts[-1]:
         yield Fault((*path, "end_s"), f"an end after {starts[-1]:g}", f"{end:g}", "give the end of the last window")
     if arrivals.get("once") is True and arrivals.get("requests_per_s") is not None:

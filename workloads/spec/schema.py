@@ -14,7 +14,7 @@ from workloads.columns import INT32_MAX
 FORMAT = "kvevolve-workload"
 VERSION = 1
 
-Positive = Annotated[float, Field(gt=0, le=1e12)]
+Positive = Annotated[float, Field(ge=1e-9, le=1e12)]
 NotNegative = Annotated[float, Field(ge=0, le=1e12)]
 Burstiness = Annotated[float, Field(ge=0.05, le=50)]
 
@@ -83,7 +83,7 @@ class Diurnal(_Shaped):
 
     process: Literal["diurnal"]
     period_s: Positive = 86_400.0
-    trough: Annotated[float, Field(gt=0, le=1)] = 0.3
+    trough: Annotated[float, Field(ge=0, le=1)] = 0.3
     peak_s: NotNegative = 50_400.0
 
 
@@ -99,7 +99,7 @@ class Bursts(_Shaped):
     process: Literal["bursts"]
     every_s: Positive = 300.0
     lasting_s: Positive = 20.0
-    factor: Annotated[float, Field(gt=0, le=1e6)] = 5.0
+    factor: Annotated[float, Field(ge=1e-6, le=1e6)] = 5.0
 
 
 class Table(_Shaped):
@@ -147,7 +147,7 @@ class Phase(_Part):
 
     share: Annotated[float, Field(gt=0, le=1)]
     weights: list[NotNegative] | None = None
-    rate: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    rate: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
 
 
 class Fields(_Part):

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lgamma
 
 import numpy as np
 
 from workloads.columns import F64, I64
 from workloads.spec.schema import AsGenerated, Bursts, Diurnal, Fields, Poisson, Renewal, Table
-from workloads.synthetic.draws import stream
+from workloads.synthetic.draws import stream, weibull_shape
 from workloads.trace import Trace
 
 DECIMALS = 4  # of arrival times in seconds, as families round them
@@ -162,19 +161,8 @@ def _respaced(
 
 def _gaps(count: int, burstiness: float, kind: str, rng: np.random.Generator) -> F64:
     """Draw gaps of a coefficient of variation, in any unit."""
-    if kind == "weibull":
-        return rng.weibull(weibull_shape(burstiness), count)
-    return rng.gamma(burstiness**-2, size=count)
-
-
-def weibull_shape(burstiness: float) -> float:
-    """Return the shape of the Weibull distribution with a coefficient of variation from 0.05 to 50."""
-    low, high = 0.05, 50.0
-    for _ in range(80):
-        shape = (low * high) ** 0.5
-        spread = np.exp(min(lgamma(1 + 2 / shape) - 2 * lgamma(1 + 1 / shape), 700.0)) - 1
-        low, high = (shape, high) if spread > burstiness**2 else (low, shape)
-    return float(low)
+    drawn: F64 = rng.weibull(weibull_shape(burstiness), count)
+    return drawn if kind == "weibull" else rng.gamma(burstiness**-2, size=count)
 
 
 def _phased(x: F64, planned: Plan) -> F64:
@@ -203,8 +191,9 @@ class Warp:
         """Return the seconds at which ``x`` requests have come; not decreasing in ``x`` >= 0."""
         whole = self.cumulative[-1]
         cycle = np.floor(x / whole)
-        within: F64 = np.interp(np.clip(x - cycle * whole, 0.0, whole), self.cumulative, self.edges_s)
-        return within + cycle * float(self.edges_s[-1])
+        within = np.interp(np.clip(x - cycle * whole, 0.0, whole), self.cumulative, self.edges_s)
+        seconds: F64 = cycle * self.edges_s[-1] + within
+        return seconds
 
 
 def _warp(traces: Sequence[Trace], planned: Plan, fields: Fields) -> Warp:

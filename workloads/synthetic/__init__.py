@@ -12,6 +12,7 @@ from types import MappingProxyType
 from workloads.errors import unknown_name
 from workloads.synthetic.adverse import phase_shift, scan, zero_reuse
 from workloads.synthetic.dialogue import chat, multi_tenant, shared_system
+from workloads.synthetic.measured import measured_lengths
 from workloads.synthetic.tools import agent, rag
 from workloads.trace import Trace
 
@@ -20,6 +21,7 @@ __all__ = [
     "agent",
     "chat",
     "generator",
+    "measured_lengths",
     "multi_tenant",
     "phase_shift",
     "rag",
@@ -38,6 +40,7 @@ GENERATORS: Mapping[str, Callable[..., Trace]] = MappingProxyType(
         "phase_shift": phase_shift,
         "multi_tenant": multi_tenant,
         "zero_reuse": zero_reuse,
+        "measured_lengths": measured_lengths,
     }
 )
 

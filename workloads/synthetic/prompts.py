@@ -156,8 +156,11 @@ class RequestLog:
             name: Generator name, which becomes part of the trace's name.
             requests: How many requests to keep; the log holds at least as many.
             parameters: Generator arguments, for provenance.
+
+        Raises:
+            TraceError: a time or length that no trace can hold, or more than 2**31 - 1 block references.
         """
-        arrivals = np.array(self._arrival_s)
+        arrivals = seconds(self._arrival_s, "arrival_s")
         order = np.argsort(arrivals, kind="stable")[:requests]
         nodes = np.array(self._node)[order]
         columns = {key: np.array(values)[order] for key, values in self._columns.items()}
@@ -170,7 +173,7 @@ class RequestLog:
             block_tokens=self.tree.block_tokens,
             offsets=offsets,
             block_ids=ids,
-            arrival_s=seconds(np.round(arrivals[order], 4), "arrival_s"),
+            arrival_s=np.round(arrivals[order], 4),
             input_tokens=integers(self.tree.lengths(nodes), "input_tokens", 0, INT32_MAX).astype(np.int32),
             output_tokens=integers(columns["output_tokens"], "output_tokens", 0, INT32_MAX).astype(np.int32),
             provenance={"format": "synthetic", "generator": name, "parameters": parameters},

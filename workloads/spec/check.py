@@ -165,7 +165,7 @@ def _own_word(
     """Yield what a family itself refuses, asked for one request, until it refuses nothing or what it needs."""
     while True:
         try:
-            GENERATORS[family](0, requests=1, **usable)
+            GENERATORS[family](0, requests=1, block_tokens=16, **usable)
             return
         except TraceError as error:
             name = (error.field or "").partition(".")[0]

@@ -117,7 +117,7 @@ def read(text: str | bytes, name: str) -> Document:
 
 def write(value: object) -> str:
     """Return plain values as YAML that :func:`read` reads back as the same."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=116, default_flow_style=None, allow_unicode=True)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=116, default_flow_style=None)
 
 
 def shown_path(path: FieldPath) -> str:

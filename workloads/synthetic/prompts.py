@@ -19,6 +19,7 @@ from workloads.validation import check_block_tokens
 
 ROOT = 0
 _TELL_REQUESTS = 1 << 14
+_MAX_S = 1e12  # 0.1 ms are still told apart there
 
 _COUNTS = frozenset(("requests", "block_tokens", "apps", "tenants", "passages", "topics", "passages_per_prompt"))
 _COUNTS |= {"toolkits", "scan_length", "phases", "documents"}
@@ -162,6 +163,8 @@ class RequestLog:
         """
         arrivals = seconds(self._arrival_s, "arrival_s")
         order = np.argsort(arrivals, kind="stable")[:requests]
+        if arrivals[order[-1]] > _MAX_S:
+            raise TraceError(f"requests arrive up to {arrivals[order[-1]]:g} s: expected {_MAX_S:g}; fix: higher rates")
         nodes = np.array(self._node)[order]
         columns = {key: np.array(values)[order] for key, values in self._columns.items()}
         optional = {key: column for key, column in columns.items() if key in ("session", "turn") or column.any()}

@@ -5,7 +5,7 @@ Knows rate tables, gap distributions and quantile tables. Must not know files.
 
 from __future__ import annotations
 
-from math import lgamma, log
+from math import gamma
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import numpy as np
 from workloads.columns import F64, I32
 from workloads.errors import TraceError
 from workloads.lengths.trace import LengthTrace, RateTrace
-from workloads.synthetic.draws import weibull_shape
+from workloads.synthetic.draws import stream, weibull_shape
 
 PROBABILITIES = np.unique(np.round([*np.linspace(0, 0.99, 100), *np.linspace(0.99, 1, 11)], 4))
 _MIN_WINDOW_S, _PER_WINDOW, _MAX_WINDOWS = 60.0, 20, 2_000
+_SAMPLE = 50_000
 _SPREAD = (0.05, 50.0)  # burstiness that a specification may have
 
 
@@ -28,7 +29,7 @@ def fit_lengths(trace: LengthTrace | RateTrace) -> dict[str, Any]:
 
     Returns:
         Plain values: ``arrivals``, the section of that name of a specification (process ``table``, with the burstiness
-        of the gaps on a clock of constant rate, and whether Gamma or Weibull gaps are likelier); ``measured``, what
+        of the gaps on a clock of constant rate, and whether Gamma or Weibull gaps are closer); ``measured``, what
         was measured on the way. With lengths also ``lengths``: quantile tables ``input_tokens`` and ``output_tokens``
         (``p`` from 0 to 1, ``tokens``) and their rank ``correlation``, the parameters of the family
         ``measured_lengths``.
@@ -41,7 +42,7 @@ def fit_lengths(trace: LengthTrace | RateTrace) -> dict[str, Any]:
     if trace.n_requests < 2 or trace.span_s <= 0:
         raise TraceError(f"{trace.name}: expected at least two requests at different times - fix: use a longer trace")
     edges, rates = _windows(trace)
-    spread, kind, likelihoods = _gaps(trace, edges, rates)
+    spread, kind, distances = _gaps(trace, edges, rates)
     arrivals = {
         "process": "table",
         "moves": "requests",
@@ -56,7 +57,7 @@ def fit_lengths(trace: LengthTrace | RateTrace) -> dict[str, Any]:
         "output_tokens": quantiles(trace.output_tokens),
         "correlation": round(rank_correlation(trace.input_tokens, trace.output_tokens), 4),
     }
-    return {"arrivals": arrivals, "lengths": lengths, "measured": _facts(trace) | {"log_likelihood": likelihoods}}
+    return {"arrivals": arrivals, "lengths": lengths, "measured": _facts(trace) | {"gap_distances": distances}}
 
 
 def specification(trace: LengthTrace, name: str | None = None) -> dict[str, Any]:
@@ -117,22 +118,28 @@ def _windows(trace: LengthTrace) -> tuple[F64, F64]:
 
 
 def _gaps(trace: LengthTrace, edges: F64, rates: F64) -> tuple[float, str, dict[str, float]]:
-    """Return burstiness on a clock of constant rate, the likelier distribution of gaps, and both log-likelihoods.
+    """Return burstiness on a clock of constant rate, the distribution of gaps that is closer, and both distances.
 
-    Both distributions are matched to mean and burstiness; likelihoods are means over gaps above 0.
+    Gamma and Weibull are matched to mean and burstiness; the distance is Kolmogorov's, to a large sample of each.
     """
     clock = np.interp(trace.arrival_s, edges, np.concatenate(([0.0], np.cumsum(rates * np.diff(edges)))))
-    gaps = np.diff(clock)
-    gaps = gaps / gaps.mean()
+    gaps = np.diff(clock) / np.diff(clock).mean()
     spread = float(np.clip(gaps.std(), *_SPREAD))
-    some = gaps[gaps > 0]
-    shape = spread**-2
-    gamma = float(np.mean((shape - 1) * np.log(some) - some * shape)) + shape * log(shape) - lgamma(shape)
-    k = weibull_shape(spread)
-    scale = np.exp(-lgamma(1 + 1 / k))
-    weibull = float(np.mean(log(k) - k * log(scale) + (k - 1) * np.log(some) - (some / scale) ** k))
-    kind = "gamma" if gamma >= weibull else "weibull"
-    return spread, kind, {"gamma": round(gamma, 4), "weibull": round(weibull, 4)}
+    rng = stream("gaps to compare with", 0)
+    shape = weibull_shape(spread)
+    samples = {
+        "gamma": rng.gamma(spread**-2, spread**2, _SAMPLE),
+        "weibull": rng.weibull(shape, _SAMPLE) / gamma(1 + 1 / shape),
+    }
+    distances = {kind: round(_distance(gaps, sample), 4) for kind, sample in samples.items()}
+    return spread, min(distances, key=lambda kind: distances[kind]), distances
+
+
+def _distance(one: F64, two: F64) -> float:
+    """Return the largest difference of two samples' cumulative distributions."""
+    points = np.concatenate((one, two))
+    below = [np.searchsorted(np.sort(sample), points, side="right") / len(sample) for sample in (one, two)]
+    return float(np.abs(below[0] - below[1]).max())
 
 
 def _facts(trace: LengthTrace) -> dict[str, Any]:

@@ -32,6 +32,7 @@ loop                rounds over a working set: kills LRU below its size
 stale_popularity    documents once popular: kills LFU without aging
 id_churn            an id near the head changes, and every prefix dies
 zero_reuse          the control: nothing is ever reused
+measured_lengths    independent requests with measured lengths
 ==================  ====================================================================================
 """
 
@@ -51,6 +52,7 @@ from workloads.synthetic.daily import diurnal
 from workloads.synthetic.dialogue import chat, multi_tenant, shared_system
 from workloads.synthetic.documents import long_document_qa
 from workloads.synthetic.loops import loop, stale_popularity
+from workloads.synthetic.measured import measured_lengths
 from workloads.synthetic.mixtures import cross_family, serving_mix
 from workloads.synthetic.neighbours import noisy_neighbour
 from workloads.synthetic.offline import batch_sweep
@@ -79,6 +81,7 @@ __all__ = [
     "id_churn",
     "long_document_qa",
     "loop",
+    "measured_lengths",
     "multi_tenant",
     "noisy_neighbour",
     "phase_shift",
@@ -122,6 +125,7 @@ GENERATORS: Mapping[str, Callable[..., Trace]] = MappingProxyType(
         "stale_popularity": stale_popularity,
         "serving_mix": serving_mix,
         "cross_family": cross_family,
+        "measured_lengths": measured_lengths,
     }
 )
 

@@ -27,7 +27,7 @@ def loop(
     """Prompts read round and round: the killer of LRU at every capacity below ``loop_blocks``.
 
     Imitates evaluation suites run again and again, polling agents, cron jobs over a fixed set of documents. At 90% of
-    ``loop_blocks`` LRU hits next to nothing beyond the root, the optimum about nine tenths.
+    ``loop_blocks`` LRU hits next to nothing beyond the root, the optimum nine tenths of what an infinite cache does.
 
     Args:
         seed: Seed, >= 0.

@@ -112,7 +112,8 @@ def _sources(
         log.add(at_s, node, length(rng, 2_000.0, 0.6, 16_000), session, 0, 3, 3)
 
     def once(at_s: float, session: int) -> None:
-        log.add(at_s, tree.extend(ROOT, length(rng, oneoff_tokens, 0.7, 30_000)), 120, session, 0, 4, 4)
+        node = tree.extend(ROOT, length(rng, oneoff_tokens, 0.7, 30_000))
+        log.add(at_s, node, length(rng, 120.0, 0.7, 2_000), session, 0, 4, 4)
 
     return talk, answer, loop, write, once
 

@@ -58,8 +58,8 @@ def batch_sweep(
     for row, at_s in starts(log, requests, steady(rng, rows_per_s)):
         job = running[int(rng.integers(0, len(running)))]
         node = log.tree.extend(templates[job], length(rng, row_tokens, 0.9, 24_000))
-        for sample in range(samples if job in sampling else 1):
-            later_s = spread_s * rng.random() if sample else 0.0
+        further = samples - 1 if job in sampling else 0
+        for sample, later_s in enumerate([0.0, *sorted((spread_s * rng.random(further)).tolist())]):
             log.add(at_s + later_s, node, length(rng, 180.0, 0.8, 4_000), row, sample, job, int(sample > 0))
             done[job] += 1
         if done[job] >= share and (waiting or len(running) > 1):

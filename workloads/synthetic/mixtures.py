@@ -92,7 +92,7 @@ def _sources(
         tree.extend(ROOT, tokens, name)
         for name, tokens in (("chat", 600), ("rag", 500), ("agent", 6_000), ("long", 900))
     )
-    agent = Agent(system, (), _PER_SESSION[2], 0.2, 0.0, 1.0, 60_000)
+    agent = Agent(system, (), _PER_SESSION[2], 0.2, 0.0, 1.0, 24_000)
     sizes, interest = np.clip(rng.lognormal(7.6, 0.4, topics), 1, 8_000).astype(int).tolist(), Popularity(topics, 0.8)
 
     def talk(at_s: float, session: int) -> None:

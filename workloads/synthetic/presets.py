@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "stale_popularity", 0.549, epochs=2, stale_share=0.5, document_tokens=3_000.0, question_tokens=1_800.0
         ),
         "multi_tenant_skew": _preset(
-            "shared_system", 0.624, requests=6_000, apps=3, popularity=1.6, system_tokens=300.0
+            "shared_system", 0.624, requests=6_000, apps=3, popularity=1.6, system_tokens=250.0
         ),
         "hotset_cold_scan": _preset("recovery", 0.644, pollution_share=1 / 3, hot_during_share=0.0),
         "concurrent_long_generation": _preset(
@@ -88,12 +88,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "cyclic_working_set_pressure": _preset("loop", 0.899, growth=17 / 9),
         "adversarial_unique_prompts": _preset("zero_reuse", 0.0),
-        "cross_family_mixture": _preset("cross_family", 0.361, requests=4_500, unique_tokens=8_000.0),
+        "cross_family_mixture": _preset("cross_family", 0.361, requests=4_000, unique_tokens=8_000.0),
         "tenant_session_reentry": _preset(
             "returning_chat", 0.679, tenants=3, turns_mean=1.0, visits_mean=2.5, attachment_share=0.5
         ),
         "stochastic_serving_mix_shifted": _preset(
-            "serving_mix", 0.557, regimes="shifted", burst_share=0.7, burst_max=7, topics=1_500, oneoff_tokens=12_000.0
+            "serving_mix", 0.557, regimes="shifted", burst_share=0.7, burst_max=7, topics=1_500, oneoff_tokens=6_500.0
         ),
         "rolling_template_versions_shifted": _preset(
             "few_shot", 0.798, releases=2, canary_share=0.33, rollout_share=0.67, **_TEMPLATES

@@ -7,6 +7,8 @@ ids mean equal whole prefixes. All functions are vectorised and linear or n log 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +16,35 @@ import numpy as np
 from workloads.columns import I32, I64
 
 _Ids = TypeVar("_Ids", I32, I64)
+
+CHUNK_REFS = 1 << 22
+"""References handled at a time, so that temporaries stay small beside the ids themselves."""
+
+
+class Numbering:
+    """Dense numbers 0, 1, 2 ... in order of first appearance, for ids that come piece by piece.
+
+    Attributes:
+        count: Numbers given out so far.
+    """
+
+    def __init__(self, n_ids: int) -> None:
+        """Start with no id seen; ids will be from 0 to ``n_ids - 1``."""
+        self._number = np.full(n_ids, -1, np.int32)
+        self.count = 0
+
+    def __call__(self, ids: I64 | I32) -> I32:
+        """Return int32[n] numbers of the next n ids."""
+        numbers = self._number[ids]
+        unseen = np.flatnonzero(numbers < 0)
+        fresh = ids[unseen]
+        positions = np.arange(len(fresh), dtype=np.int32)
+        self._number[fresh[::-1]] = positions[::-1]  # the last write wins: position of the FIRST appearance
+        firsts = fresh[self._number[fresh] == positions]
+        self._number[firsts] = np.arange(self.count, self.count + len(firsts), dtype=np.int32)
+        self.count += len(firsts)
+        numbers[unseen] = self._number[fresh]
+        return numbers
 
 
 def densify(ids: I64 | I32) -> tuple[I32, int]:
@@ -30,13 +61,17 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
         return np.empty(0, np.int32), 0
     if int(ids.max()) > 8 * n_refs + 1_000_000:  # sparse ids: compress the range before using a table
         ids = np.unique(ids, return_inverse=True)[1].astype(np.int64)
-    positions = np.arange(n_refs, dtype=np.int32)
-    table = np.empty(int(ids.max()) + 1, np.int32)
-    table[ids[::-1]] = positions[::-1]  # the last write wins: position of the FIRST appearance
-    is_first = table[ids] == positions
-    firsts = ids[is_first]
-    table[firsts] = np.arange(len(firsts), dtype=np.int32)
-    return table[ids], len(firsts)
+    number = Numbering(int(ids.max()) + 1)
+    dense = np.empty(n_refs, np.int32)
+    for start in range(0, n_refs, CHUNK_REFS):
+        dense[start : start + CHUNK_REFS] = number(ids[start : start + CHUNK_REFS])
+    return dense, number.count
+
+
+def row_chunks(offsets: I64) -> Iterator[tuple[int, int]]:
+    """Yield ``(start, stop)`` of consecutive rows that hold about :data:`CHUNK_REFS` references together."""
+    cuts = np.searchsorted(offsets, np.arange(CHUNK_REFS, offsets[-1], CHUNK_REFS)).tolist()
+    yield from ((start, stop) for start, stop in pairwise([0, *cuts, len(offsets) - 1]) if start < stop)
 
 
 def predecessors(offsets: I64, ids: I32) -> I32:
@@ -114,9 +149,13 @@ def take_rows(offsets: I64, values: _Ids, rows: I64) -> tuple[I64, _Ids]:
     lengths = np.diff(offsets)[rows]
     taken = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=taken[1:])
-    source = np.repeat(offsets[rows] - taken[:-1], lengths)
-    source += np.arange(taken[-1], dtype=np.int64)
-    return taken, values[source]
+    found = np.empty(taken[-1], values.dtype)
+    first = offsets[rows] - taken[:-1]
+    for start, stop in row_chunks(taken):
+        source = np.repeat(first[start:stop], lengths[start:stop])
+        source += np.arange(taken[start], taken[stop], dtype=np.int64)
+        np.take(values, source, out=found[taken[start] : taken[stop]])
+    return taken, found
 
 
 def rechain(offsets: I64, ids: I32) -> tuple[I64, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workloads import chains
-from workloads.columns import F64, I32, I64
+from workloads.columns import F64, I32, I64, INT32_MAX
 from workloads.errors import TraceError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def concat(traces: Sequence[Trace], name: str, gap_s: float = 0.0) -> Trace:
     for trace in traces[1:]:
         shifted = trace.arrival_s - trace.arrival_s[0] + (arrivals[-1][-1] + gap_s)
         arrivals.append(np.maximum.accumulate(shifted))
-    return _stack(traces, np.concatenate(arrivals), name, f"concat gap_s={gap_s:g}")
+    return interleave(traces, np.concatenate(arrivals), name, f"concat gap_s={gap_s:g}")
 
 
 def merge(traces: Sequence[Trace], name: str) -> Trace:
@@ -58,7 +58,7 @@ def merge(traces: Sequence[Trace], name: str) -> Trace:
         TraceError: no traces or different block sizes.
     """
     _check(traces)
-    return _stack(traces, np.concatenate([trace.arrival_s for trace in traces]), name, "merge")
+    return interleave(traces, np.concatenate([trace.arrival_s for trace in traces]), name, "merge")
 
 
 def _check(traces: Sequence[Trace]) -> None:
@@ -71,14 +71,22 @@ def _check(traces: Sequence[Trace]) -> None:
         )
 
 
-def _stack(traces: Sequence[Trace], arrival_s: F64, name: str, step: str) -> Trace:
-    """Stack the rows of all traces under the given arrival times, sorted stably by time."""
+def interleave(traces: Sequence[Trace], arrival_s: F64, name: str, step: str) -> Trace:
+    """Put the requests of traces in the order of given arrival times, ties in the order given.
+
+    Args:
+        traces: At least one, all of one block size; ids and sessions are namespaced as in :func:`concat`.
+        arrival_s: float64[sum of requests] times of the requests, trace after trace.
+        name: Name of the result.
+        step: What was done, for the provenance.
+    """
     from workloads.trace import Trace as Result
 
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate([[0], *(np.diff(trace.offsets) for trace in traces)]).cumsum()
     first_id = np.cumsum([0, *(trace.n_blocks for trace in traces)])
-    ids = np.concatenate([trace.block_ids.astype(np.int64) + first_id[i] for i, trace in enumerate(traces)])
+    wide = np.int32 if first_id[-1] <= INT32_MAX else np.int64
+    ids = np.concatenate([trace.block_ids + first_id[i].astype(wide) for i, trace in enumerate(traces)])
     offsets, ids = chains.take_rows(rows, ids, order)
     columns = {key: _optional(traces, key) for key in _PER_REQUEST} | {"session": _sessions(traces)}
     return Result(

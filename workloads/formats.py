@@ -30,9 +30,13 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "npz": "workloads.npz",
         "parquet": "workloads.parquet",
+        "spec": "workloads.spec",
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
         "mooncake": "workloads.readers.mooncake",
+        "azure": "workloads.lengths.azure",
+        "burstgpt": "workloads.lengths.burstgpt",
+        "servegen": "workloads.lengths.servegen",
     }
 )
 """Module by format, in the order in which they are asked whether a file is theirs: what has a mark of its own first."""

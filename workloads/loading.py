@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
               ``kvsess1:PATH?window_s=14400&max_gap_s=300&shared_prefix=1&block_tokens=512&seed=0``;
               and so on for every format (:data:`workloads.formats.MODULES`); ``block`` is short for ``block_tokens``;
             - ``synthetic:chat?seed=1&requests=2000``;
+            - ``spec:FILE.yaml?seed=1&requests=100000``, or ``fitted:NAME?seed=1`` for one that comes with kvevolve;
             - any other path: the format is told from the contents, options as above.
         sessions: Of a source that is sessions: only those whose names hash into this range, see
             `workloads.sessions.SessionSet.hash_split`. They are laid on a clock of their own.
@@ -55,13 +57,18 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
         if sessions:
             raise _no_sessions(spec)
         return _call(synthetic.generator(rest), options, f"synthetic:{rest}")
+    if colon and kind == "fitted":
+        from workloads import spec as specs  # pydantic takes its time to import
+
+        fitted = specs.shipped_spec(rest)
+        return _call(partial(specs.generate, fitted), options, target)
     if colon and kind in formats.MODULES:
         return _read(kind, Path(rest), options, sessions)
     path = Path(target)
     if path.exists():
         return _read(formats.sniff(path), path, options, sessions)
     if colon and "/" not in kind:
-        raise unknown_name("kind of trace", kind, [*formats.MODULES, "synthetic"])
+        raise unknown_name("kind of trace", kind, [*formats.MODULES, "synthetic", "fitted"])
     if "/" in target or path.suffix:
         raise TraceError(f"{target}: no such file - fix: check the path")
     raise unknown_name("trace", target, locate.KNOWN_TRACES)

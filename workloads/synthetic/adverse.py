@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from workloads.synthetic.arguments import begin
 from workloads.synthetic.dialogue import OVERHANG, Style, converse
-from workloads.synthetic.draws import Popularity, gap_s, length, lengths, stream
-from workloads.synthetic.prompts import ROOT, PromptTree, RequestLog, check_parameters
+from workloads.synthetic.draws import Popularity, gap_s, length, lengths
+from workloads.synthetic.prompts import ROOT
 from workloads.trace import Trace
 
 
@@ -37,9 +38,7 @@ def scan(
         The trace, with session, turn and request_type (1: scan). The default has about 700,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("scan", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(scan, parameters)
     system = log.tree.extend(ROOT, 350, "system")
     job = log.tree.extend(ROOT, 600, "job")
     now, session = 0.0, 0
@@ -83,9 +82,7 @@ def phase_shift(
         The trace, with session, turn and tenant (the hot set). The default has about 160,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("phase_shift", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(phase_shift, parameters)
     system = log.tree.extend(ROOT, 300, "system")
     sizes = [lengths(rng, 4_000.0, 0.6, 30_000, documents) for _ in range(phases)]
     ranks = Popularity(documents, popularity)
@@ -121,9 +118,7 @@ def zero_reuse(
         The trace, with session and turn. The default has about 340,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("zero_reuse", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(zero_reuse, parameters)
     arrivals = np.cumsum(rng.exponential(1.0 / requests_per_s, requests)).tolist()
     for session, tokens in enumerate(lengths(rng, prompt_tokens, 0.8, 30_000, requests)):
         node = log.tree.extend(ROOT, tokens)

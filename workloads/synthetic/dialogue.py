@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.synthetic.draws import Popularity, gap_s, length, lengths, stream, turns, wait_s
-from workloads.synthetic.prompts import ROOT, PromptTree, RequestLog, check_parameters
+from workloads.synthetic.arguments import begin
+from workloads.synthetic.draws import Popularity, gap_s, length, lengths, turns, wait_s
+from workloads.synthetic.prompts import ROOT, RequestLog
 from workloads.trace import Trace
 
 DECODE_TOKENS_PER_S = 40.0
@@ -49,8 +50,9 @@ def converse(
     session: int,
     tenant: int = 0,
     priority: int = 0,
-) -> None:
-    """Add one session to the log: each prompt is the whole conversation so far plus a new message.
+    first_turn: int = 0,
+) -> tuple[float, int, int]:
+    """Add one session, or one visit of it, to the log: each prompt is the conversation so far plus a new message.
 
     Args:
         log: Where the requests go.
@@ -61,20 +63,26 @@ def converse(
         session: Session number.
         tenant: Tenant number.
         priority: Priority of the requests.
+        first_turn: Turns the session had before.
+
+    Returns:
+        When the next turn would be, the conversation so far and the number of its turns.
     """
     tree = log.tree
     now = start_s
-    for turn in range(turns(rng, style.turns_mean)):
+    turn = first_turn
+    for turn in range(first_turn, first_turn + turns(rng, style.turns_mean)):
         message = length(rng, style.user_tokens, 1.0, 8_000)
         if rng.random() < style.attachment_share:
             message += length(rng, style.attachment_tokens, 0.8, 24_000)
         if turn and tree.tokens(node) + message > style.context_limit:
-            return
+            return now, node, turn
         node = tree.extend(node, message)
         reply = length(rng, style.reply_tokens, 0.8, 4_000)
         log.add(now, node, reply, session, turn, tenant=tenant, priority=priority)
         node = tree.extend(node, reply)
         now += reply / DECODE_TOKENS_PER_S + wait_s(rng, style.think_s, 1.0)
+    return now, node, turn + 1
 
 
 def chat(
@@ -103,9 +111,7 @@ def chat(
         The trace, with session and turn. The default has about 210,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("chat", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(chat, parameters)
     system = log.tree.extend(ROOT, system_tokens, "system")
     style = Style(turns_mean=turns_mean, think_s=think_s)
     now, session = 0.0, 0
@@ -140,9 +146,7 @@ def shared_system(
         The trace, with session, turn and tenant (the app). The default has about 180,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("shared_system", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(shared_system, parameters)
     sizes = lengths(rng, system_tokens, 0.7, 16_000, apps)
     prompts = [log.tree.extend(ROOT, tokens, app) for app, tokens in enumerate(sizes)]
     ranks = Popularity(apps, popularity)
@@ -181,9 +185,7 @@ def multi_tenant(
         The trace, with session, turn, tenant and priority. The default has about 330,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("multi_tenant", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(multi_tenant, parameters)
     sizes = lengths(rng, 1_500.0, 1.0, 20_000, tenants)
     prompts = [log.tree.extend(ROOT, tokens, tenant) for tenant, tokens in enumerate(sizes)]
     classes = rng.integers(0, 3, tenants).tolist()

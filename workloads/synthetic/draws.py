@@ -6,7 +6,7 @@ Knows seeds and distributions. Must not know prompts or requests.
 from __future__ import annotations
 
 import hashlib
-from math import log
+from math import lgamma, log
 
 import numpy as np
 
@@ -53,6 +53,16 @@ def gap_s(rng: np.random.Generator, rate_per_s: float, burstiness: float) -> flo
 def turns(rng: np.random.Generator, mean: float) -> int:
     """Draw how many turns a session has: geometric with the given mean, at least 1."""
     return int(rng.geometric(1.0 / max(mean, 1.0)))
+
+
+def weibull_shape(burstiness: float) -> float:
+    """Return the shape of the Weibull distribution with a coefficient of variation from 0.05 to 50."""
+    low, high = 0.05, 50.0
+    for _ in range(80):
+        shape = (low * high) ** 0.5
+        spread = np.exp(min(lgamma(1 + 2 / shape) - 2 * lgamma(1 + 1 / shape), 700.0)) - 1
+        low, high = (shape, high) if spread > burstiness**2 else (low, shape)
+    return float(low)
 
 
 class Popularity:

@@ -5,21 +5,20 @@ Knows how token segments become prefix-chained block ids. Must not know what a w
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable
-from math import isfinite
 
 import numpy as np
 
-from workloads import chains, runs
-from workloads.columns import I64
+from workloads import chains, progress, runs
+from workloads.columns import I32, I64, INT32_MAX, integers, seconds
 from workloads.errors import TraceError
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
 
 ROOT = 0
-
-_COUNTS = frozenset(("requests", "block_tokens", "apps", "tenants", "passages", "topics", "passages_per_prompt"))
-_COUNTS |= {"toolkits", "scan_length", "phases", "documents"}
+_TELL_REQUESTS = 1 << 14
+_MAX_S = 1e12  # 0.1 ms are still told apart there
 
 
 class PromptTree:
@@ -27,15 +26,20 @@ class PromptTree:
 
     A block belongs to the segment in which it fills up, so two prompts share exactly the full blocks of their common
     path: equal id, equal whole prefix.
+
+    A node's path is kept as its last run of ids and the node that holds the runs before (-1: none), so a node costs
+    32 bytes however long its prompt is.
     """
 
     def __init__(self, block_tokens: int) -> None:
         check_block_tokens(block_tokens)
         self.block_tokens = block_tokens
-        self._tokens = [0]
-        self._runs: list[tuple[tuple[int, int], ...]] = [()]
+        self._tokens = array("q", [0])
+        self._first = array("q", [0])
+        self._length = array("q", [0])
+        self._before = array("q", [-1])
         self._children: dict[tuple[int, Hashable], int] = {}
-        self._next_id = 0
+        self.n_ids = 0
 
     def extend(self, node: int, tokens: int, key: Hashable = None) -> int:
         """Return the node of a prompt that goes on with a segment.
@@ -48,18 +52,21 @@ class PromptTree:
         """
         if key is not None and (node, key) in self._children:
             return self._children[node, key]
-        before = self._tokens[node]
-        count = (before + tokens) // self.block_tokens - before // self.block_tokens
-        path = self._runs[node]
+        old = self._tokens[node]
+        count = (old + tokens) // self.block_tokens - old // self.block_tokens
+        first, length, before = self._first[node], self._length[node], self._before[node]
         if count:
-            if path and sum(path[-1]) == self._next_id:
-                path = (*path[:-1], (path[-1][0], path[-1][1] + count))
+            if length and first + length == self.n_ids:
+                length += count
             else:
-                path = (*path, (self._next_id, count))
-            self._next_id += count
+                before = node if length else -1
+                first, length = self.n_ids, count
+            self.n_ids += count
         child = len(self._tokens)
-        self._tokens.append(before + tokens)
-        self._runs.append(path)
+        self._tokens.append(old + tokens)
+        self._first.append(first)
+        self._length.append(length)
+        self._before.append(before)
         if key is not None:
             self._children[node, key] = child
         return child
@@ -68,9 +75,41 @@ class PromptTree:
         """Return the prompt's length in tokens."""
         return self._tokens[node]
 
+    def lengths(self, nodes: I64) -> I64:
+        """Return int64[n] lengths in tokens of prompts int64[n]."""
+        return np.frombuffer(self._tokens, np.int64)[nodes]
+
     def path(self, node: int) -> tuple[tuple[int, int], ...]:
         """Return the prompt's full blocks as (first id, length) runs."""
-        return self._runs[node]
+        _, starts, lengths = self.runs(np.array([node]))
+        return tuple(zip(starts.tolist(), lengths.tolist(), strict=True))
+
+    def runs(self, nodes: I64) -> tuple[I64, I64, I64]:
+        """Return the full blocks of many prompts, see :mod:`workloads.runs`.
+
+        Args:
+            nodes: int64[n].
+
+        Returns:
+            rows int64[n + 1], CSR over the runs, and their first ids and lengths.
+        """
+        first, length = np.frombuffer(self._first, np.int64), np.frombuffer(self._length, np.int64)
+        before = np.frombuffer(self._before, np.int64)
+        counts = np.zeros(len(nodes), np.int64)
+        row = np.flatnonzero(length[nodes])
+        at = nodes[row]
+        levels = []  # from the last run of every path to the first
+        while len(row):
+            counts[row] += 1
+            levels.append((row, at))
+            at = before[at]
+            row, at = row[at >= 0], at[at >= 0]
+        rows = np.zeros(len(nodes) + 1, np.int64)
+        np.cumsum(counts, out=rows[1:])
+        node_of = np.empty(rows[-1], np.int64)
+        for level, (row, at) in enumerate(levels, 1):
+            node_of[rows[row + 1] - level] = at
+        return rows, first[node_of], length[node_of]
 
 
 class RequestLog:
@@ -78,10 +117,10 @@ class RequestLog:
 
     def __init__(self, tree: PromptTree) -> None:
         self.tree = tree
-        self._arrival_s: list[float] = []
-        self._node: list[int] = []
-        self._columns: dict[str, list[int]] = {
-            key: [] for key in ("output_tokens", "session", "turn", "tenant", "request_type", "priority")
+        self._arrival_s = array("d")
+        self._node = array("q")
+        self._columns = {
+            key: array("q") for key in ("output_tokens", "session", "turn", "tenant", "request_type", "priority")
         }
 
     def __len__(self) -> int:
@@ -104,6 +143,12 @@ class RequestLog:
         values = (output_tokens, session, turn, tenant, request_type, priority)
         for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
+        if len(self) % _TELL_REQUESTS == 0:
+            progress.tell("making requests, thousands", len(self) / 1e3)
+
+    def before(self, now_s: float) -> int:
+        """Return how many requests arrive up to a time."""
+        return int(np.count_nonzero(np.array(self._arrival_s) <= now_s))
 
     def trace(self, name: str, requests: int, parameters: dict[str, object]) -> Trace:
         """Return the first ``requests`` requests in time order as a trace.
@@ -112,46 +157,49 @@ class RequestLog:
             name: Generator name, which becomes part of the trace's name.
             requests: How many requests to keep; the log holds at least as many.
             parameters: Generator arguments, for provenance.
+
+        Raises:
+            TraceError: a time or length that no trace can hold, or more than 2**31 - 1 block references.
         """
-        order = np.argsort(np.array(self._arrival_s), kind="stable")[:requests]
-        paths = [self.tree.path(node) for node in self._node]
-        rows: I64 = np.concatenate(([0], np.cumsum([len(path) for path in paths], dtype=np.int64)))
-        flat: I64 = np.array([run for path in paths for run in path], np.int64).reshape(-1, 2)
-        rows, index = chains.take_rows(rows, np.arange(len(flat), dtype=np.int64), order)
-        offsets, ids = runs.expand(rows, flat[index, 0], flat[index, 1])
-        columns = {key: np.array(values, np.int64)[order] for key, values in self._columns.items()}
+        arrivals = seconds(self._arrival_s, "arrival_s")
+        order = np.argsort(arrivals, kind="stable")[:requests]
+        if arrivals[order[-1]] > _MAX_S:
+            raise TraceError(f"requests arrive up to {arrivals[order[-1]]:g} s: expected {_MAX_S:g}; fix: higher rates")
+        nodes = np.array(self._node)[order]
+        columns = {key: np.array(values)[order] for key, values in self._columns.items()}
         optional = {key: column for key, column in columns.items() if key in ("session", "turn") or column.any()}
-        output_tokens = optional.pop("output_tokens", columns["output_tokens"])
-        return Trace.build(
+        optional.pop("output_tokens", None)
+        offsets, ids = self._blocks(nodes)
+        checked = {key: integers(column, key, -1, INT32_MAX).astype(np.int32) for key, column in optional.items()}
+        return Trace(
             name=f"{name}-seed{parameters['seed']}",
             block_tokens=self.tree.block_tokens,
             offsets=offsets,
             block_ids=ids,
-            arrival_s=np.round(np.array(self._arrival_s)[order], 4),
-            input_tokens=np.array([self.tree.tokens(node) for node in self._node], np.int64)[order],
-            output_tokens=output_tokens,
+            arrival_s=np.round(arrivals[order], 4),
+            input_tokens=integers(self.tree.lengths(nodes), "input_tokens", 0, INT32_MAX).astype(np.int32),
+            output_tokens=integers(columns["output_tokens"], "output_tokens", 0, INT32_MAX).astype(np.int32),
             provenance={"format": "synthetic", "generator": name, "parameters": parameters},
-            **optional,
+            **checked,
         )
 
+    def _blocks(self, nodes: I64) -> tuple[I64, I32]:
+        """Return offsets and dense ids of prompts, in order of first appearance; chained because paths in a tree are.
 
-def check_parameters(parameters: dict[str, object]) -> None:
-    """Refuse generator arguments that make no sense.
-
-    Every one but the seed is a positive finite number, counts are integers, and what ends in ``_share`` is at most 1
-    and may be 0.
-
-    Raises:
-        TraceError: naming the argument.
-    """
-    for key, value in parameters.items():
-        if key == "seed":
-            continue
-        whole = key in _COUNTS
-        share = key.endswith("_share")
-        number = type(value) is int or (type(value) is float and not whole)
-        if not (
-            number and isinstance(value, int | float) and isfinite(value) and (0 <= value <= 1 if share else value > 0)
-        ):
-            kind = "a share from 0 to 1" if share else "an integer >= 1" if whole else "a finite number > 0"
-            raise TraceError(f"{key}: expected {kind}, got {value!r}", field=key)
+        Never holds more than the ids themselves, a table of all ids and one chunk.
+        """
+        rows, starts, lengths = self.tree.runs(nodes)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))[rows]
+        if offsets[-1] > INT32_MAX:
+            raise TraceError(
+                f"{offsets[-1]:,} block references: expected at most {INT32_MAX:,}; fix: fewer requests, or a larger"
+                " block_tokens",
+                field="requests",
+            )
+        ids, number = np.empty(offsets[-1], np.int32), chains.Numbering(self.tree.n_ids)
+        for start, stop in chains.row_chunks(offsets):
+            own = slice(rows[start], rows[stop])
+            _, expanded = runs.expand(rows[start : stop + 1] - rows[start], starts[own], lengths[own])
+            ids[offsets[start] : offsets[stop]] = number(expanded)
+            progress.tell("writing out blocks, millions", offsets[stop] / 1e6, offsets[-1] / 1e6)
+        return offsets, ids

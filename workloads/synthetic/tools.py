@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workloads.synthetic.arguments import begin
 from workloads.synthetic.dialogue import DECODE_TOKENS_PER_S, OVERHANG
-from workloads.synthetic.draws import Popularity, gap_s, length, lengths, stream, turns, wait_s
-from workloads.synthetic.prompts import ROOT, PromptTree, RequestLog, check_parameters
+from workloads.synthetic.draws import Popularity, gap_s, length, lengths, turns, wait_s
+from workloads.synthetic.prompts import ROOT, RequestLog
 from workloads.trace import Trace
 
 
@@ -44,9 +45,7 @@ def rag(
         The trace, with session and turn (each request its own session). The default has about 320,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("rag", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(rag, parameters)
     tree = log.tree
     system = tree.extend(ROOT, 420, "system")
     sizes = lengths(rng, 380.0, 0.4, 2_000, passages)
@@ -119,9 +118,7 @@ def agent(
         The trace, with session, turn and request_type. The default has about 210,000 distinct blocks.
     """
     parameters: dict[str, object] = dict(locals())
-    check_parameters(parameters)
-    rng = stream("agent", seed)
-    log = RequestLog(PromptTree(block_tokens))
+    rng, log = begin(agent, parameters)
     sizes = lengths(rng, 9_000.0, 0.3, 20_000, toolkits)
     systems = [log.tree.extend(ROOT, tokens, ("main", kit)) for kit, tokens in enumerate(sizes)]
     helpers = [log.tree.extend(ROOT, tokens // 2, ("helper", kit)) for kit, tokens in enumerate(sizes)]

@@ -1,0 +1,74 @@
+"""`kvevolve trace generate`: a trace from a workload specification."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sim.meter import Meter
+
+
+def add(actions: Any) -> None:
+    """Add the action to the command line."""
+    action = actions.add_parser("generate", help="make a trace from a workload specification", description=__doc__)
+    action.add_argument("spec", nargs="?", help="a YAML file, or the name of a specification that is shipped")
+    action.add_argument("-o", "--output", type=Path, help="told by its suffix: .npz, .parquet")
+    action.add_argument("--seed", type=int, help="instead of the specification's")
+    action.add_argument("--requests", type=int, help="instead of the specification's")
+    action.add_argument("--block-tokens", type=int, help="instead of the specification's")
+    action.add_argument("--list", action="store_true", help="list families (SPEC: one, in full) and shipped names")
+    action.set_defaults(verb=_generate)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    if options.list:
+        print(_families(options.spec))
+        return 0
+    if options.spec is None or options.output is None:
+        raise ValueError("give a specification and -o FILE, or --list")
+    from workloads import formats, progress, spec
+    from workloads.atomic import check_writable
+
+    write = formats.writer(options.output)
+    check_writable(options.output)
+    file = Path(options.spec)
+    found = spec.load_spec(file) if file.suffix or file.exists() else spec.shipped_spec(options.spec)
+    meter = Meter()
+
+    def tell(what: str, done: float, total: float | None) -> None:
+        meter.tell(f"{what}: {done:,.4g}" + (f" of {total:,.4g}" if total else ""))
+
+    with progress.listening(tell):
+        trace = spec.generate(found, options.seed, options.requests, options.block_tokens)
+        write(trace, options.output)
+    print(f"{options.output}: {trace!r}", file=sys.stderr)
+    return 0
+
+
+def _families(only: str | None) -> str:
+    from workloads import spec
+    from workloads.synthetic import GENERATORS, generator
+
+    if only is not None:
+        family = generator(only)
+        return f"{_signature(only, family)}\n\n{inspect.getdoc(family)}"
+    lines = ["families, with their parameters:"]
+    for name, family in sorted(GENERATORS.items()):
+        lines += [f"  {_signature(name, family)}", f"    {(inspect.getdoc(family) or '').splitlines()[0]}"]
+    shipped = spec.shipped()
+    lines += ["", "shipped specifications:", *(f"  {name}" for name in shipped or ["(none)"])]
+    return "\n".join(lines)
+
+
+def _signature(name: str, family: Callable[..., Any]) -> str:
+    from workloads import spec
+
+    shown = []
+    for key, one in spec.family_parameters(family).items():
+        kind = inspect.formatannotation(one.annotation)
+        shown.append(f"{key}: {kind}" if one.default is inspect.Parameter.empty else f"{key}={one.default!r}")
+    return f"{name}({', '.join(shown)})"

@@ -1,0 +1,157 @@
+"""Workload specifications: mixtures of generated traffic in YAML.
+
+A specification names families of :data:`workloads.synthetic.GENERATORS`, their parameters and weights, an arrival
+process and phases; :func:`generate` makes the trace. In a mixture, ``tenant`` numbers run on from source to source, so
+that a tenant tells its source (``provenance["sources"]`` has the ranges); ``request_type`` and ``priority`` are the
+family's own. The trace's provenance holds the whole specification.
+
+As a format of traces, ``spec:FILE?seed=1&requests=100000`` reads a specification and makes its trace. Knows where
+specifications lie; must not know how traffic is made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workloads.errors import TraceError, unknown_name
+from workloads.spec import document
+from workloads.spec.check import checked, family_parameters
+from workloads.spec.generation import generate as _generate
+from workloads.spec.schema import FORMAT, VERSION, Fields
+from workloads.trace import Trace
+
+if TYPE_CHECKING:
+    from workloads.formats import Head
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "WorkloadSpec",
+    "family_parameters",
+    "generate",
+    "load_spec",
+    "matches",
+    "parse_spec",
+    "read",
+    "shipped",
+    "shipped_spec",
+]
+
+SUMMARY = "a workload specification, which is generated when loaded"
+_MARK = re.compile(rb"^\s*[\"']?format[\"']?\s*:\s*[\"']?kvevolve-workload\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """A valid specification.
+
+    Attributes:
+        fields: What it says; see :class:`workloads.spec.schema.Fields`.
+    """
+
+    fields: Fields
+
+    @property
+    def name(self) -> str:
+        """The workload's name."""
+        return self.fields.name
+
+    def to_yaml(self) -> str:
+        """Return it as YAML, which :func:`parse_spec` reads as an equal specification."""
+        return document.write(self.fields.plain())
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any], name: str = "specification") -> WorkloadSpec:
+        """Check plain values.
+
+        Args:
+            plain: The fields, as they would stand in a file.
+            name: What to call it in messages.
+
+        Raises:
+            TraceError: listing all that is wrong.
+        """
+        return cls(checked(document.Document(name, plain)))
+
+
+def parse_spec(text: str | bytes, name: str = "specification") -> WorkloadSpec:
+    """Read a specification from YAML.
+
+    Args:
+        text: The YAML.
+        name: The file, for messages.
+
+    Raises:
+        TraceError: listing everything wrong with it, each with line, field, expected, got and fix.
+    """
+    return WorkloadSpec(checked(document.read(text, name)))
+
+
+def load_spec(path: str | os.PathLike[str]) -> WorkloadSpec:
+    """Read a specification from a file; errors as :func:`parse_spec`."""
+    try:
+        with open(path, "rb") as handle:
+            text = handle.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+    return parse_spec(text, str(path))
+
+
+def generate(
+    spec: WorkloadSpec, seed: int | None = None, requests: int | None = None, block_tokens: int | None = None
+) -> Trace:
+    """Make the trace of a specification.
+
+    Args:
+        spec: The specification.
+        seed: Seed instead of the specification's, >= 0.
+        requests: Requests instead of the specification's, >= 1.
+        block_tokens: Tokens per block instead of the specification's, >= 1.
+
+    Returns:
+        The trace, the same for the same specification and arguments, byte for byte.
+
+    Raises:
+        TraceError: an argument out of range, or whatever a family refuses.
+    """
+    given = {"seed": seed, "requests": requests, "block_tokens": block_tokens}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if not changes:
+        return _generate(spec.fields)
+    return _generate(WorkloadSpec.from_plain(spec.fields.plain() | changes, spec.name).fields)
+
+
+def shipped() -> list[str]:
+    """Return the names of the specifications that come with kvevolve."""
+    folder = files("workloads") / "specs"
+    found = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+
+
+def shipped_spec(name: str) -> WorkloadSpec:
+    """Return a specification that comes with kvevolve.
+
+    Raises:
+        TraceError: unknown name, with a suggestion.
+    """
+    if name not in shipped():
+        raise unknown_name("fitted workload", name, shipped())
+    file = files("workloads") / "specs" / f"{name}.yaml"
+    return parse_spec(file.read_bytes(), file.name)
+
+
+def matches(head: Head) -> bool:
+    """Return whether the file says it is a specification."""
+    return head.first is None and _MARK.search(head.start) is not None
+
+
+def read(
+    path: str | os.PathLike[str], seed: int | None = None, requests: int | None = None, block_tokens: int | None = None
+) -> Trace:
+    """Make the trace of the specification in a file; arguments as :func:`generate`."""
+    return generate(load_spec(Path(path)), seed, requests, block_tokens)

@@ -7,6 +7,7 @@ ids mean equal whole prefixes. All functions are vectorised and linear or n log 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -117,6 +118,18 @@ def take_rows(offsets: I64, values: _Ids, rows: I64) -> tuple[I64, _Ids]:
     source = np.repeat(offsets[rows] - taken[:-1], lengths)
     source += np.arange(taken[-1], dtype=np.int64)
     return taken, values[source]
+
+
+def joined(parts: Sequence[I64]) -> I64:
+    """Return the offsets of CSR structures put one after another.
+
+    Args:
+        parts: int64[rows + 1] offsets of each, from 0.
+
+    Returns:
+        int64[total rows + 1].
+    """
+    return np.concatenate([np.zeros(1, np.int64), *map(np.diff, parts)]).cumsum()
 
 
 def rechain(offsets: I64, ids: I32) -> tuple[I64, int]:

@@ -32,6 +32,12 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "parquet": "workloads.parquet",
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
+        "recorded": "workloads.readers.recorded",
+        "weka": "workloads.readers.weka",
+        "lmcache_text": "workloads.readers.lmcache_text",
+        "sharegpt": "workloads.readers.sharegpt",
+        "wildchat": "workloads.readers.wildchat",
+        "openai_chat": "workloads.readers.openai_chat",
         "mooncake": "workloads.readers.mooncake",
     }
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from workloads import formats, locate, synthetic
@@ -43,18 +44,38 @@ def load(spec: str) -> Trace:
         TraceError: unknown name, kind or option (with a suggestion), or whatever the reader refuses.
     """
     target, options = _split(spec)
-    if target in locate.KNOWN_TRACES:
-        entry = locate.known_trace(target)
-        merged = {**entry.options, **options}
-        return _read(entry.reader, locate.require(target), {"name": target, **merged})
     kind, colon, rest = target.partition(":")
     if colon and kind == "synthetic":
         return _call(synthetic.generator(rest), options, f"synthetic:{rest}")
+    module, path, reading, laying = file_of(spec)
+    found = module.read(path, **reading)
+    return found if laying is None else materialise(found, **laying)
+
+
+def file_of(spec: str) -> tuple[ModuleType, Path, dict[str, Any], dict[str, Any] | None]:
+    """Return what a specification of anything but synthetic traces stands for.
+
+    Args:
+        spec: See :func:`load`.
+
+    Returns:
+        The module of the format, the path, the options of its ``read``, and those of
+        :func:`workloads.materialise.materialise`, None if it reads traces rather than sessions.
+
+    Raises:
+        TraceError: unknown name, kind or option (with a suggestion).
+    """
+    target, options = _split(spec)
+    if target in locate.KNOWN_TRACES:
+        entry = locate.known_trace(target)
+        merged = {**entry.options, **options}
+        return _prepared(entry.reader, locate.require(target), {"name": target, **merged})
+    kind, colon, rest = target.partition(":")
     if colon and kind in formats.MODULES:
-        return _read(kind, Path(rest), options)
+        return _prepared(kind, Path(rest), options)
     path = Path(target)
     if path.exists():
-        return _read(formats.sniff(path), path, options)
+        return _prepared(formats.sniff(path), path, options)
     if colon and "/" not in kind:
         raise unknown_name("kind of trace", kind, [*formats.MODULES, "synthetic"])
     if "/" in target or path.suffix:
@@ -132,8 +153,10 @@ def _fitting(key: str, value: object, annotation: str, what: str) -> object:
     return value
 
 
-def _read(kind: str, path: Path, options: Options) -> Trace:
-    """Read a file with the module of its format."""
+def _prepared(
+    kind: str, path: Path, options: Options
+) -> tuple[ModuleType, Path, dict[str, Any], dict[str, Any] | None]:
+    """Sort options into those of the format and those of laying sessions out."""
     module = formats.module(kind)
     own = inspect.signature(module.read).parameters
     laid_out = inspect.signature(materialise).parameters if "SessionSet" in _returns(module.read) else {}
@@ -148,8 +171,7 @@ def _read(kind: str, path: Path, options: Options) -> Trace:
         target[key] = _fitting(key, value, str(parameter.annotation), kind)
     if laid_out:
         _needed(laid_out, laying, kind)
-    found = module.read(path, **reading)
-    return materialise(found, **laying) if laid_out else found
+    return module, path, reading, laying if laid_out else None
 
 
 def _returns(function: Callable[..., Any]) -> str:

@@ -59,7 +59,8 @@ def materialise(
         name: Name of the trace; default: the set's.
 
     Returns:
-        The trace, with session, turn, request_type (1: sub-agent) and, if known, tenant; times rounded to 0.1 ms and sorted stably.
+        The trace, with session, turn, request_type (1: sub-agent) and, if known, tenant; times rounded to 0.1 ms and
+        sorted stably.
 
     Raises:
         TraceError: an argument that does not fit the set.

@@ -14,6 +14,7 @@ from workloads.errors import unknown_name
 from workloads.formats import Head
 from workloads.readers.members import first_bytes
 from workloads.sessions import SessionSet
+from workloads.text.chain import space
 from workloads.text.chatml import NotTextError, message_text
 from workloads.text.log import Renderer, Request, TextOptions, read_log
 from workloads.text.records import Record, Records
@@ -47,7 +48,7 @@ def read(
     other row is one request with its history; its answer is counted from ``usage.completion_tokens``,
     ``output_tokens`` or the text of ``response``, ``completion`` or ``output``, and is 0 tokens if there is none. Rows
     of the same ``session_id`` (or ``conversation_id``, ``chat_id``) are one session; ``user`` becomes the tenant, a
-    number.
+    number. Rows of different ``model`` or ``cache_salt`` share no blocks.
 
     Args:
         path: File, folder or archive.
@@ -83,9 +84,8 @@ def _of_row(records: Records, record: Record, renderer: Renderer, number: int, u
     time_ms = nan if field is None else epoch_ms(records, record, field, unit)
     session, tenant = _label(records, record, _SESSIONS), _label(records, record, ("user",))
     session = ("row", number) if session is None else session
-    tools = renderer.chat.tools(record.get("tools"))
-    path = renderer.path()
-    path.append(tools)
+    path = renderer.path(space(record.get("model"), record.get("cache_salt")))
+    path.append(renderer.chat.tools(record.get("tools")))
     if messages and messages[-1][0] == "assistant":
         turns = sum(role == "assistant" for role, _ in messages)
         for role, text in messages:

@@ -6,6 +6,7 @@ key means equal whole prefix, as everywhere in this package; without the key an 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class Prompt:
     ids: list[int]
     tail: int | None
     tokens: int
+
+
+def space(model: object, salt: object = None) -> str:
+    """Return what keeps the prompts of one model (or LoRA) and cache salt apart from all others'."""
+    return "" if model is None and salt is None else json.dumps([model, salt])
 
 
 class Chains:

@@ -12,8 +12,8 @@ from typing import Any
 from workloads.text.tokenizer import Tokenizer
 
 TEMPLATE = (
-    "ChatML: '<|im_start|>ROLE\\nTEXT<|im_end|>\\n' a message, then '<|im_start|>assistant\\n'; no default system prompt;"
-    " tools as a first message of role 'tools' in canonical JSON, tool calls likewise after the text"
+    "ChatML: '<|im_start|>ROLE\\nTEXT<|im_end|>\\n' a message, then '<|im_start|>assistant\\n'; no default system"
+    " prompt; tools as a first message of role 'tools' in canonical JSON, tool calls likewise after the text"
 )
 
 
@@ -79,4 +79,3 @@ def _part(part: object) -> str:
 
 def _canonical(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-

@@ -93,9 +93,9 @@ class Renderer:
         self._encode = tokenizer.encode
         self._chains = Chains(key, f"{tokenizer.name}, {template}", options.block_tokens)
 
-    def path(self) -> Path:
-        """Return an empty prompt."""
-        return self._chains.path()
+    def path(self, of: str = "") -> Path:
+        """Return an empty prompt, of a space (see :func:`workloads.text.chain.space`)."""
+        return self._chains.path(of)
 
     def plain(self, text: str) -> Prompt:
         """Return a prompt that is not rendered."""

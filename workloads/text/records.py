@@ -58,7 +58,8 @@ class Records:
             TraceError: unreadable, or not JSON objects.
         """
         with reading(self.path):
-            for self.member, stream in members(self.path):
+            for name, stream in members(self.path):
+                self.member = name
                 self.number += 1
                 self.line = 0
                 for value in self._values(stream):

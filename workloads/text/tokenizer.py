@@ -48,7 +48,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     path = Path(name)
     if not path.is_file():
         raise TraceError(
-            f"tokenizer {name!r}: neither a file nor one of {', '.join(_WHEEL)} - fix: give the path of a tokenizer.json"
+            f"tokenizer {name!r}: neither a file nor one of {', '.join(_WHEEL)}"
+            " - fix: give the path of a tokenizer.json"
         )
     return _from_file(path)
 

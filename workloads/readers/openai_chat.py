@@ -7,7 +7,7 @@ fine-tuning sets (https://platform.openai.com/docs/guides/fine-tuning) and of re
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from math import nan
 
 from workloads.errors import unknown_name
@@ -82,8 +82,7 @@ def _of_row(records: Records, record: Record, renderer: Renderer, number: int, u
     messages = [_message(records, message) for message in records.objects(record, "messages")]
     field = next((field for field in _TIMES if record.get(field) is not None), None)
     time_ms = nan if field is None else epoch_ms(records, record, field, unit)
-    session, tenant = _label(records, record, _SESSIONS), _label(records, record, ("user",))
-    session = ("row", number) if session is None else session
+    session, tenant = _label(records, record, _SESSIONS) or number, _label(records, record, ("user",))
     path = renderer.path(space(record.get("model"), record.get("cache_salt")))
     path.append(renderer.chat.tools(record.get("tools")))
     if messages and messages[-1][0] == "assistant":
@@ -111,11 +110,11 @@ def _message(records: Records, message: Record) -> tuple[str, str]:
     records.refuse("content", problem, message.get("content"), "leave out requests with images or audio")
 
 
-def _label(records: Records, record: Record, names: tuple[str, ...]) -> Hashable | None:
+def _label(records: Records, record: Record, names: tuple[str, ...]) -> str | None:
     for name in names:
         value = record.get(name)
         if isinstance(value, str | int):
-            return value
+            return str(value)
         if value is not None:
             records.refuse(name, "text or an integer", value)
     return None

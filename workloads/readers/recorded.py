@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workloads import chains
-from workloads.columns import I32
+from workloads.columns import renumbered
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import turns
@@ -154,7 +154,7 @@ def _to_trace(
     offsets, ids = chains.take_rows(offsets, np.array(columns.ids, np.int64), order)
     for given, meant in (("session_id", "session"), ("tenant_id", "tenant")):
         if given in found:
-            found[meant] = _renumbered(found.pop(given))
+            found[meant] = renumbered(found.pop(given))
     if "session" in found:
         found["turn"] = turns(found["session"])
     arrival_s = np.array(columns.arrival_ms)[order] / 1000.0
@@ -167,13 +167,3 @@ def _to_trace(
         provenance=provenance,
         **found,
     )
-
-
-def _renumbered(labels: np.ndarray[Any, Any]) -> I32:
-    """Number labels in the order of their first request; -1 stays."""
-    values, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(values), np.int32)
-    known = np.flatnonzero(values >= 0)
-    rank[known[np.argsort(first[known])]] = np.arange(len(known))
-    rank[values < 0] = -1
-    return rank[inverse.reshape(-1)]

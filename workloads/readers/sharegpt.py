@@ -8,7 +8,7 @@ The usual file is ShareGPT_V3_unfiltered_cleaned_split.json; its licence is unst
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 from workloads.formats import Head
 from workloads.readers.members import first_bytes
@@ -84,7 +84,7 @@ def _requests(records: Records, renderer: Renderer) -> Iterator[Request]:
     yield from _turns(renderer, conversation, messages)
 
 
-def _turns(renderer: Renderer, conversation: Hashable, messages: list[tuple[str, str]]) -> Iterator[Request]:
+def _turns(renderer: Renderer, conversation: int, messages: list[tuple[str, str]]) -> Iterator[Request]:
     for _, prompt, output_tokens in renderer.turns(messages):
         yield Request(conversation, prompt, output_tokens)
 

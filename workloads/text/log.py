@@ -11,7 +11,7 @@ import os
 import secrets
 from array import array
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import isnan, nan
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from workloads import chains
 from workloads.columns import F64, I64
 from workloads.errors import TraceError
-from workloads.keys import KEY_BYTES
+from workloads.keys import KEY_BYTES, Names
 from workloads.readers.members import source
 from workloads.sessions import SessionSet
 from workloads.text.chain import Chains, Path, Prompt
@@ -51,13 +51,17 @@ class TextOptions:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class KeyedSessions(SessionSet):
-    """Sessions whose blocks also have keyed ids that mean the same in every log.
+    """Sessions whose blocks, sessions and tenants also have keyed names that mean the same in every log.
 
     Attributes:
         block_keys: int64[n_blocks] keyed id by block id.
+        session_keys: Keyed name of each session.
+        tenant_keys: Keyed name by tenant.
     """
 
     block_keys: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    session_keys: tuple[str, ...] = ()
+    tenant_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,20 @@ class Request:
     """One request of a log.
 
     Attributes:
-        session: What tells its session from others; kept in memory while reading only.
+        session: Id of its session, or its number in the log where sessions have none; kept while reading only.
         prompt: Its prompt.
         output_tokens: Length of the answer.
         time_ms: When it arrived, or was answered where only that is known; NaN if unknown.
         start_ms: When its session started, if that is known without the times of its requests.
-        tenant: What tells its user from others.
+        tenant: Id of its user.
     """
 
-    session: Hashable
+    session: str | int
     prompt: Prompt
     output_tokens: int
     time_ms: float = nan
     start_ms: float = nan
-    tenant: Hashable | None = None
+    tenant: str | None = None
 
 
 class Renderer:
@@ -120,6 +124,7 @@ class Renderer:
 class _Session:
     """The requests of one session; `runs` is [first id, length, ...], `rows` the number of runs of each request."""
 
+    owner: str | int
     order: str
     start_ms: float
     tenant: int
@@ -165,15 +170,16 @@ def read_log(
     file = resolved(path)
     records, renderer = Records(file), Renderer(options, template)
     dense: dict[int, int] = {}
-    sessions: dict[Hashable, _Session] = {}
-    tenants: dict[Hashable, int] = {}
+    sessions: dict[str | int, _Session] = {}
+    tenants: dict[str, int] = {}
     for request in requests(records, renderer):
         if options.max_input_tokens is not None and request.prompt.tokens > options.max_input_tokens:
             records.counts["requests_longer_than_max_input_tokens"] += 1
             continue
         tenant = -1 if request.tenant is None else tenants.setdefault(request.tenant, len(tenants))
-        session = sessions.setdefault(request.session, _Session(records.member, request.start_ms, tenant))
-        _add(session, request, dense)
+        if request.session not in sessions:
+            sessions[request.session] = _Session(request.session, records.member, request.start_ms, tenant)
+        _add(sessions[request.session], request, dense)
     if not sessions:
         raise TraceError(f"{file}: no requests in it - fix: check that this is the right file and format")
     provenance: dict[str, object] = {
@@ -191,7 +197,26 @@ def read_log(
     common = {"name": set_name, "block_tokens": options.block_tokens, "global_ids": True, **columns}
     if options.key is None:
         return SessionSet(**common)  # type: ignore[arg-type]
-    return KeyedSessions(**common, block_keys=np.fromiter(dense, np.int64, len(dense)))  # type: ignore[arg-type]
+    return KeyedSessions(
+        **common,  # type: ignore[arg-type]
+        block_keys=np.fromiter(dense, np.int64, len(dense)),
+        session_keys=tuple(_session_keys(options.key, ordered, provenance["source"])),
+        tenant_keys=tuple(map(Names(options.key, "tenant").text, map(_bytes, tenants))),
+    )
+
+
+def _session_keys(key: bytes, sessions: list[_Session], log: object) -> Iterator[str]:
+    """Yield keyed names; the number of a session means something in its own log only."""
+    names, numbers = Names(key, "session"), Names(key, "numbered session")
+    for session in sessions:
+        if isinstance(session.owner, str):
+            yield names.text(_bytes(session.owner))
+        else:
+            yield numbers.text(f"{log} {session.owner}".encode())
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="replace")
 
 
 def _add(session: _Session, request: Request, dense: dict[int, int]) -> None:

@@ -22,7 +22,6 @@ from workloads.readers.assemble import turns
 from workloads.readers.lines import JsonLines, Record
 from workloads.readers.members import first_bytes, source
 from workloads.trace import Trace
-from workloads.validation import check_block_tokens
 
 SUMMARY = "recorded by workloads.recording, or anonymised"
 
@@ -117,7 +116,6 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> Trace:
 def _read_request(source: JsonLines, record: Record, blocks: int, columns: _Columns) -> int:
     """Check one line and append it; return the block size."""
     size = source.integer(record, "block_size", 1)
-    check_block_tokens(size)
     if blocks not in (0, size):
         source.refuse("block_size", f"{blocks}, as before", size, "read logs of different block sizes apart")
     tokens = source.integer(record, "input_length", 0)

@@ -7,6 +7,7 @@ line; a new process, like every process of a server, starts a file of its own. F
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
@@ -63,6 +64,7 @@ class Journal:
         self._jobs: queue.Queue[tuple[Job | None, int]] = queue.Queue(max_jobs)
         self._thread = threading.Thread(target=self._run, name="kvevolve-recorder", daemon=True)
         self._thread.start()
+        atexit.register(self.close)
 
     def submit(self, job: Job, size: int) -> None:
         """Have a line written soon; never blocks.
@@ -102,6 +104,7 @@ class Journal:
             with suppress(queue.Full):
                 self._jobs.put((None, 0), timeout=_CLOSE_S)
             self._thread.join(_CLOSE_S)
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         while True:

@@ -30,6 +30,9 @@ Record = dict[str, Any]
 MAX_RECORD_BYTES = 1 << 28
 _CHUNK_BYTES = 1 << 20
 _TELL_RECORDS = 64
+_ESCAPE = 12
+"""Characters of the longest escape or word that can be cut in two."""
+_NONE = object()
 _FIX = "repair or remove the record"
 
 
@@ -80,20 +83,20 @@ class Records:
             self.line = 0
             yield from self._array(start, stream)
             return
+        first = _parsed(start)
+        if first is _NONE:  # one object over many lines
+            start += stream.read(MAX_RECORD_BYTES + 1 - len(start))
+            first = _parsed(start)
         while start:
             if len(start) > MAX_RECORD_BYTES:
-                self.refuse_record(f"a line of more than {MAX_RECORD_BYTES >> 20} MiB")
-            if not start.isspace():
-                yield self._parsed(start)
-            start = stream.readline(MAX_RECORD_BYTES + 1)
+                self.refuse_record(f"a record of more than {MAX_RECORD_BYTES >> 20} MiB")
+            if first is _NONE:
+                self.refuse_record("expected JSON objects, one a line, got something else")
+            yield first
+            while (start := stream.readline(MAX_RECORD_BYTES + 1)).isspace():
+                self.line += 1
             self.line += 1
-
-    def _parsed(self, raw: bytes) -> object:
-        try:
-            return orjson.loads(raw) if orjson else json.loads(raw.decode())
-        except (ValueError, RecursionError):
-            pass  # raised outside: the error holds the whole line
-        self.refuse_record(f"expected one JSON object, got {len(raw)} bytes that are none")
+            first = _parsed(start)
 
     def _array(self, start: bytes, stream: IO[bytes]) -> Iterator[object]:
         """Yield the items of a top-level array, holding one and a piece of the file at a time."""
@@ -107,10 +110,13 @@ class Records:
                 return
             try:
                 value, end = scan(text)
-            except (ValueError, RecursionError):
-                value, end = None, -1
+                broken = False
+            except RecursionError:
+                broken, end = True, -1
+            except json.JSONDecodeError as error:
+                broken, end = error.pos < len(text) - _ESCAPE and not error.msg.startswith("Unterminated"), -1
             if end < 0 or end == len(text):  # broken off here, or perhaps a number that goes on
-                more = stream.read(wanted)
+                more = b"" if broken else stream.read(wanted)
                 if more and len(text) <= MAX_RECORD_BYTES:
                     text += utf8.decode(more)
                     wanted *= 2
@@ -163,12 +169,20 @@ class Records:
             return value
         self.refuse(name, f"a number from 0 to {most:g}", value)
 
-    def count(self, record: Record, name: str) -> int:
+    def count(self, record: Record, name: str, least: int = 0) -> int:
         """Return a field that counts tokens."""
         value = record.get(name)
-        if type(value) is int and 0 <= value < 2**31:
+        if type(value) is int and least <= value < 2**31:
             return value
-        self.refuse(name, "a number of tokens", value)
+        self.refuse(name, f"a number of tokens, at least {least}", value)
+
+
+def _parsed(raw: bytes) -> object:
+    """Return a JSON value, `_NONE` if it is none; an error would hold the text."""
+    try:
+        return orjson.loads(raw) if orjson else json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        return _NONE
 
 
 def described(value: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ _TELL_RECORDS = 64
 _ESCAPE = 12
 """Characters of the longest escape or word that can be cut in two."""
 _NONE = object()
+_FIRST = re.compile(r"[ \t\r\n]*(?P<end>\]?)")
+_NEXT = re.compile(r"[ \t\r\n]*(?:(?P<end>\])|,[ \t\r\n]*)")
+_GAP = re.compile(r"[ \t\r\n,]*")
 _FIX = "repair or remove the record"
 
 
@@ -75,7 +79,7 @@ class Records:
     def _values(self, stream: IO[bytes]) -> Iterator[object]:
         start = b""
         while not start.strip():
-            start = stream.readline(MAX_RECORD_BYTES + 1)
+            start = stream.readline(_CHUNK_BYTES)
             if not start:
                 return
             self.line += 1
@@ -83,50 +87,52 @@ class Records:
             self.line = 0
             yield from self._array(start, stream)
             return
-        first = _parsed(start)
-        if first is _NONE:  # one object over many lines
-            start += stream.read(MAX_RECORD_BYTES + 1 - len(start))
-            first = _parsed(start)
+        if not start.endswith(b"\n"):
+            start += stream.readline(MAX_RECORD_BYTES)
+        value = _parsed(start)
+        if value is _NONE:  # one object over many lines
+            start += stream.read(MAX_RECORD_BYTES)
+            value = _parsed(start)
         while start:
             if len(start) > MAX_RECORD_BYTES:
                 self.refuse_record(f"a record of more than {MAX_RECORD_BYTES >> 20} MiB")
-            if first is _NONE:
+            if value is _NONE:
                 self.refuse_record("expected JSON objects, one a line, got something else")
-            yield first
+            yield value
             while (start := stream.readline(MAX_RECORD_BYTES + 1)).isspace():
                 self.line += 1
             self.line += 1
-            first = _parsed(start)
+            value = _parsed(start)
 
     def _array(self, start: bytes, stream: IO[bytes]) -> Iterator[object]:
         """Yield the items of a top-level array, holding one and a piece of the file at a time."""
         scan = json.JSONDecoder().raw_decode
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        text = utf8.decode(start).lstrip()[1:]
-        wanted = _CHUNK_BYTES
+        text, wanted = utf8.decode(start), _CHUNK_BYTES
+        at, between = text.index("[") + 1, _FIRST
         while True:
-            text = text.lstrip(", \t\r\n")
-            if text[:1] == "]":
+            gap = between.match(text, at)
+            if gap and gap["end"]:
                 return
-            try:
-                value, end = scan(text)
-                broken = False
-            except RecursionError:
-                broken, end = True, -1
-            except json.JSONDecodeError as error:
-                broken, end = error.pos < len(text) - _ESCAPE and not error.msg.startswith("Unterminated"), -1
-            if end < 0 or end == len(text):  # broken off here, or perhaps a number that goes on
-                more = b"" if broken else stream.read(wanted)
-                if more and len(text) <= MAX_RECORD_BYTES:
-                    text += utf8.decode(more)
-                    wanted *= 2
+            value, end = _NONE, -1
+            torn = _GAP.fullmatch(text, at) is not None
+            if gap and not torn:
+                try:
+                    value, end = scan(text, gap.end())
+                except RecursionError:
+                    pass
+                except json.JSONDecodeError as error:
+                    torn = error.pos >= len(text) - _ESCAPE or error.msg.startswith("Unterminated")
+            if torn or end == len(text):  # cut off, or perhaps a number that goes on
+                more = stream.read(wanted) if len(text) - at <= MAX_RECORD_BYTES else b""
+                if more:
+                    text, at, wanted = text[at:] + utf8.decode(more), 0, 2 * wanted
                     continue
-                self.line += 1
-                self.refuse_record("expected items of a JSON array up to its end, got something else")
             self.line += 1
-            wanted = _CHUNK_BYTES
-            text = text[end:]
+            if value is _NONE or end == len(text):
+                self.refuse_record("expected items of a JSON array up to its end, got something else")
             yield value
+            at, between, wanted = end, _NEXT, _CHUNK_BYTES
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 

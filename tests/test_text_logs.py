@@ -21,7 +21,7 @@ from workloads import SessionSet, TraceError, chains, formats, load, materialise
 from workloads.readers import kvsess1, lmcache_text, openai_chat, sharegpt, wildchat
 from workloads.text.chain import Chains
 from workloads.text.chatml import ChatML
-from workloads.text.log import KeyedSessions
+from workloads.text.collect import KeyedSessions
 from workloads.text.records import Records
 from workloads.text.tokenizer import load_tokenizer
 
@@ -222,7 +222,7 @@ def test_wildchat(tmp_path: Path) -> None:
     hi = prompt(("user", "Hi"))
     check(sessions, [hi, prompt(("user", "Hi"), ("assistant", "Hello"), ("user", "Why")), hi, hi])
     np.testing.assert_array_equal(sessions.offset_ms, [0.0, 9000.0, np.nan, np.nan])
-    np.testing.assert_array_equal(sessions.abs_start_ms, [1_680_998_410_000.0, 1_680_998_405_000.0, np.nan])
+    np.testing.assert_array_equal(sessions.abs_start_ms, [1_680_998_401_000.0, 1_680_998_405_000.0, np.nan])
     trace = materialise(sessions, 10.0, think_s=1.0)
     assert trace.tenant is not None
     assert trace.session is not None

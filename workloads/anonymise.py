@@ -24,7 +24,7 @@ from workloads.keys import Names
 from workloads.loading import file_of
 from workloads.materialise import materialise
 from workloads.recording.line import Line
-from workloads.text.log import KeyedSessions
+from workloads.text.collect import KeyedSessions
 from workloads.trace import Trace
 
 NAME = "anonymous"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from workloads.formats import Head
 from workloads.readers.members import first_bytes
 from workloads.sessions import SessionSet
-from workloads.text.log import PLAIN, Renderer, Request, TextOptions, read_log
+from workloads.text.collect import Request
+from workloads.text.log import PLAIN, Renderer, TextOptions, read_log
 from workloads.text.records import Records
 
 SUMMARY = "LMCache agent calls as text; it is tokenised, hashed and dropped"

@@ -16,7 +16,8 @@ from workloads.readers.members import first_bytes
 from workloads.sessions import SessionSet
 from workloads.text.chain import space
 from workloads.text.chatml import NotTextError, message_text
-from workloads.text.log import Renderer, Request, TextOptions, read_log
+from workloads.text.collect import Request
+from workloads.text.log import Renderer, TextOptions, read_log
 from workloads.text.records import Record, Records
 from workloads.text.times import UNITS, epoch_ms
 

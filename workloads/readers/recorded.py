@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workloads import chains
-from workloads.columns import renumbered
+from workloads.columns import I64, renumbered
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import turns
@@ -52,7 +52,7 @@ class _Columns:
 
     arrival_ms: array[float] = field(default_factory=lambda: array("d"))
     numbers: dict[str, array[int]] = field(default_factory=dict)
-    ids: array[int] = field(default_factory=lambda: array("q"))
+    ids: list[I64] = field(default_factory=list)
     names: dict[str, dict[str | int, int]] = field(default_factory=lambda: {"session_id": {}, "tenant_id": {}})
     unused: dict[str, int] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ def _read_request(source: JsonLines, record: Record, blocks: int, columns: _Colu
     columns.arrival_ms.append(source.milliseconds(record, "timestamp"))
     columns.add("input_tokens", tokens)
     columns.add("output_tokens", source.integer(record, "output_length", 0))
-    columns.ids.extend(listed[: tokens // size])
+    columns.ids.append(np.array(listed[: tokens // size], np.int64))
     for column, known in columns.names.items():
         value = record.get(column)
         if value is not None:
@@ -149,7 +149,7 @@ def _to_trace(
         values.extend([-1] * (n - len(values)))
         found[column] = np.array(values, np.int64)[order]
     offsets = np.concatenate(([0], np.cumsum(np.array(columns.numbers["input_tokens"]) // blocks)))
-    offsets, ids = chains.take_rows(offsets, np.array(columns.ids, np.int64), order)
+    offsets, ids = chains.take_rows(offsets, np.concatenate(columns.ids), order)
     for given, meant in (("session_id", "session"), ("tenant_id", "tenant")):
         if given in found:
             found[meant] = renumbered(found.pop(given))

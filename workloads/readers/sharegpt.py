@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from workloads.formats import Head
 from workloads.readers.members import first_bytes
 from workloads.sessions import SessionSet
-from workloads.text.log import Renderer, Request, TextOptions, read_log
+from workloads.text.collect import Request
+from workloads.text.log import Renderer, TextOptions, read_log
 from workloads.text.records import Record, Records
 
 SUMMARY = "ShareGPT conversations; text is tokenised, hashed and dropped"

@@ -14,7 +14,8 @@ from math import nan
 from workloads.formats import Head
 from workloads.readers.members import first_bytes
 from workloads.sessions import SessionSet
-from workloads.text.log import Renderer, Request, TextOptions, read_log
+from workloads.text.collect import Request
+from workloads.text.log import Renderer, TextOptions, read_log
 from workloads.text.records import Record, Records
 from workloads.text.times import epoch_ms
 

@@ -11,6 +11,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class Line:
@@ -46,4 +51,5 @@ class Line:
         }
         names = {"session_id": self.session_id, "tenant_id": self.tenant_id, **(self.counts or {})}
         known = {key: value for key, value in names.items() if value is not None}
-        return json.dumps({**fields, **known, "hash_ids": self.hash_ids}, separators=(",", ":")).encode() + b"\n"
+        whole = {**fields, **known, "hash_ids": self.hash_ids}
+        return (orjson.dumps(whole) if orjson else json.dumps(whole, separators=(",", ":")).encode()) + b"\n"

@@ -186,7 +186,7 @@ CHAT: list[dict[str, Any]] = [
         "messages": [said("user", "Hi"), said("assistant", "Hello"), said("user", [{"type": "text", "text": "Why"}])],
         "session_id": "s",
         "timestamp": 2,
-        "usage": {"completion_tokens": 40},
+        "response": {"usage": {"completion_tokens": 40}},
     },
     {"messages": [said("user", "Hi")], "model": "m", "output_tokens": 3},
     {"messages": [said("user", "Hi")], "model": "m", "tools": [{"b": 1, "a": [2]}]},

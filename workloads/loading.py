@@ -19,7 +19,7 @@ from workloads.trace import Trace
 Options = dict[str, object]
 
 _ALIASES = {"block": "block_tokens"}
-_GIVEN = ("path", "sessions")  # parameters of readers that are not options
+_GIVEN = ("path", "sessions", "key")  # parameters of readers that are not options
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 

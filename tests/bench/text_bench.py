@@ -30,6 +30,7 @@ from sim.tables import table
 from workloads import locate
 
 ROOT = Path(__file__).resolve().parents[2]
+CALLS = 200
 CHILD = """
 import json, os, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -105,7 +106,7 @@ def texts_of(calls: Path, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def per_call_us(app: Any, body: dict[str, Any], calls: int = 300) -> float:
+def per_call_us(app: Any, body: dict[str, Any], calls: int) -> float:
     """Return the time that a request takes the event loop, microseconds."""
     raw = orjson.dumps(body)
 
@@ -137,10 +138,12 @@ def recorder(folder: Path, text: str) -> list[list[object]]:
         await send({"type": "http.response.body", "body": answer})
 
     body = {"messages": [{"role": "user", "content": text}]}
-    bare = per_call_us(app, body)
+    bare = per_call_us(app, body, CALLS)
     made = Recorder(app, folder / "log", folder / "key", "qwen")
     start = time.process_time()
-    watched = per_call_us(made, body)
+    watched = per_call_us(made, body, CALLS)
+    while sum(made.journal.counts.values()) < CALLS:
+        time.sleep(0.01)
     made.journal.close()
     seconds, lines = time.process_time() - start, made.journal.counts["recorded"]
     tokens = sum(orjson.loads(line)["input_length"] for file in (folder / "log").iterdir() for line in file.open("rb"))

@@ -7,6 +7,7 @@ calls of agents on benchmarks; ``input`` is the prompt as one text, so no chat t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from workloads.formats import Head
@@ -19,12 +20,15 @@ from workloads.text.records import Records
 SUMMARY = "LMCache agent calls as text; it is tokenised, hashed and dropped"
 
 _MAX_US = 1e18
+_INPUT = re.compile(rb'"input":\s*"')
+_CALL = re.compile(rb'\{"timestamp":\s*\d+,\s*"input":\s*"')
+"""The order of fields in which LMCache writes them: a prompt may be longer than what is looked at."""
 
 
 def matches(head: Head) -> bool:
     """Return whether the first line is a call with its text."""
     start = first_bytes(head).lstrip()
-    return start[:1] == b"{" and all(name in start for name in (b'"timestamp"', b'"input": "', b'"session_id"'))
+    return _CALL.match(start) is not None or (_INPUT.search(start) is not None and b'"session_id"' in start)
 
 
 def read(

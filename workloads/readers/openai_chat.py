@@ -46,8 +46,8 @@ def read(
     """Read chat logs.
 
     A row whose last message is the assistant's is a whole conversation: every turn of the assistant is one request. Any
-    other row is one request with its history; its answer is counted from ``usage.completion_tokens``,
-    ``output_tokens`` or the text of ``response``, ``completion`` or ``output``, and is 0 tokens if there is none. Rows
+    other row is one request with its history; its answer is counted from ``usage.completion_tokens`` (also of
+    ``response``), ``output_tokens`` or the text of ``response``, ``completion`` or ``output``, and is 0 tokens if there is none. Rows
     of the same ``session_id`` (or ``conversation_id``, ``chat_id``) are one session; ``user`` becomes the tenant, a
     number. Rows of different ``model`` or ``cache_salt`` share no blocks.
 
@@ -81,11 +81,12 @@ def read(
 
 def _of_row(records: Records, record: Record, renderer: Renderer, number: int, unit: str) -> Iterator[Request]:
     messages = [_message(records, message) for message in records.objects(record, "messages")]
+    tools = _tools(records, record, renderer)
     field = next((field for field in _TIMES if record.get(field) is not None), None)
     time_ms = nan if field is None else epoch_ms(records, record, field, unit)
     session, tenant = _label(records, record, _SESSIONS) or number, _label(records, record, ("user",))
     path = renderer.path(space(record.get("model"), record.get("cache_salt")))
-    path.append(renderer.chat.tools(record.get("tools")))
+    path.append(tools)
     if messages and messages[-1][0] == "assistant":
         turns = sum(role == "assistant" for role, _ in messages)
         for role, text in messages:
@@ -111,6 +112,15 @@ def _message(records: Records, message: Record) -> tuple[str, str]:
     records.refuse("content", problem, message.get("content"), "leave out requests with images or audio")
 
 
+def _tools(records: Records, record: Record, renderer: Renderer) -> list[int]:
+    problem = None
+    try:
+        return renderer.chat.tools(record.get("tools"))
+    except NotTextError as error:
+        problem = str(error)
+    records.refuse("tools", problem, record.get("tools"))
+
+
 def _label(records: Records, record: Record, names: tuple[str, ...]) -> str | None:
     for name in names:
         value = record.get(name)
@@ -122,9 +132,10 @@ def _label(records: Records, record: Record, names: tuple[str, ...]) -> str | No
 
 
 def _output_tokens(records: Records, record: Record, renderer: Renderer) -> int:
-    usage = record.get("usage")
-    if isinstance(usage, dict) and "completion_tokens" in usage:
-        return records.count(usage, "completion_tokens")
+    for place in (record, record.get("response")):
+        usage = place.get("usage") if isinstance(place, dict) else None
+        if isinstance(usage, dict) and "completion_tokens" in usage:
+            return records.count(usage, "completion_tokens")
     if "output_tokens" in record:
         return records.count(record, "output_tokens")
     for name in _ANSWERS:

@@ -33,7 +33,8 @@ class Prompt:
 
 def space(model: object, salt: object = None) -> str:
     """Return what keeps the prompts of one model (or LoRA) and cache salt apart from all others'."""
-    return "" if model is None and salt is None else json.dumps([model, salt])
+    named = [value if isinstance(value, str) else None for value in (model, salt)]
+    return "" if named == [None, None] else json.dumps(named)
 
 
 class Chains:

@@ -41,7 +41,11 @@ class ChatML:
         return [*self._start, *self._encode(f"{role}\n{text}"), *self._end]
 
     def tools(self, tools: object) -> list[int]:
-        """Return the tokens of the tool definitions of a request; none for none."""
+        """Return the tokens of the tool definitions of a request; none for none.
+
+        Raises:
+            NotTextError: they are nested too deeply.
+        """
         return self.message("tools", _canonical(tools)) if tools else []
 
     def count(self, text: str) -> int:
@@ -53,7 +57,7 @@ def message_text(message: dict[str, Any]) -> str:
     """Return the text of an OpenAI-style message: ``content`` (text, parts of type text, or null) and ``tool_calls``.
 
     Raises:
-        NotTextError: a part is no text, for example an image.
+        NotTextError: a part is no text, for example an image, or tool calls are nested too deeply.
     """
     content = message.get("content")
     if content is None:
@@ -78,4 +82,7 @@ def _part(part: object) -> str:
 
 
 def _canonical(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        raise NotTextError("tools less deeply nested") from None

@@ -47,9 +47,9 @@ def read(
 
     A row whose last message is the assistant's is a whole conversation: every turn of the assistant is one request. Any
     other row is one request with its history; its answer is counted from ``usage.completion_tokens`` (also of
-    ``response``), ``output_tokens`` or the text of ``response``, ``completion`` or ``output``, and is 0 tokens if there is none. Rows
-    of the same ``session_id`` (or ``conversation_id``, ``chat_id``) are one session; ``user`` becomes the tenant, a
-    number. Rows of different ``model`` or ``cache_salt`` share no blocks.
+    ``response``), ``output_tokens`` or the text of ``response``, ``completion`` or ``output``, and is 0 tokens if there
+    is none. Rows of the same ``session_id`` (or ``conversation_id``, ``chat_id``) are one session; ``user`` becomes the
+    tenant, a number. Rows of different ``model`` or ``cache_salt`` share no blocks.
 
     Args:
         path: File, folder or archive.

@@ -25,6 +25,15 @@ KVSESS1 = (
     b'{"format": "kvsess1", "block_size": 16, "sessions": 1}\n'
     b'{"session": "a", "requests": [{"t": 0, "a": 0, "in": 40, "out": 2, "b": [[0, 2]]}]}\n'
 )
+WEKA = (
+    b'{"id": "a", "block_size": 4, "requests": [{"t": 0, "in": 9, "out": 3, "hash_ids": [1, 2]}, {"t": 2,'
+    b' "type": "subagent", "requests": [{"t": 0, "in": 4, "out": 1, "hash_ids": [7]}]}]}\n'
+)
+RECORDED = (
+    b'{"timestamp": 1, "input_length": 5, "output_length": 1, "block_size": 4, "session_id": "a", "hash_ids": [9, 1]}\n'
+)
+CHAT = b'{"messages": [{"role": "user", "content": "Hi"}], "time": 3, "session_id": "s", "output_tokens": 4}\n'
+SHAREGPT = b'[{"id": "a_0", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}]'
 
 
 def npz() -> bytes:
@@ -44,6 +53,8 @@ def npz() -> bytes:
 
 
 SEEDS = (("mooncake:{}", MOONCAKE), ("kvt1:{}", KVT1), ("kvsess1:{}", KVSESS1), ("{}", npz()), ("{}", MOONCAKE))
+SEEDS += (("weka:{}?window_s=9&think_s=1", WEKA), ("recorded:{}", RECORDED))
+SEEDS += (("openai_chat:{}?window_s=9&think_s=1", CHAT), ("sharegpt:{}?window_s=9&think_s=1", SHAREGPT))
 
 
 def one_input(path: Path, data: bytes) -> None:

@@ -7,7 +7,7 @@ ids mean equal whole prefixes. All functions are vectorised and linear or n log 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -156,6 +156,18 @@ def take_rows(offsets: I64, values: _Ids, rows: I64) -> tuple[I64, _Ids]:
         source += np.arange(taken[start], taken[stop], dtype=np.int64)
         np.take(values, source, out=found[taken[start] : taken[stop]])
     return taken, found
+
+
+def joined(parts: Sequence[I64]) -> I64:
+    """Return the offsets of CSR structures put one after another.
+
+    Args:
+        parts: int64[rows + 1] offsets of each, from 0.
+
+    Returns:
+        int64[total rows + 1].
+    """
+    return np.concatenate([np.zeros(1, np.int64), *map(np.diff, parts)]).cumsum()
 
 
 def rechain(offsets: I64, ids: I32) -> tuple[I64, int]:

@@ -80,6 +80,23 @@ def seconds(values: npt.ArrayLike, field: str) -> F64:
     return column
 
 
+def renumbered(labels: I64 | I32) -> I32:
+    """Number labels 0, 1, ... in the order in which they first appear; what is negative becomes -1.
+
+    Args:
+        labels: [n] labels, for example of sessions.
+
+    Returns:
+        int32[n].
+    """
+    whole: I64 = labels.astype(np.int64)
+    values, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    numbers = np.full(len(values), -1, np.int32)
+    known = np.flatnonzero(values >= 0)
+    numbers[known[np.argsort(first[known])]] = np.arange(len(known))
+    return numbers[inverse.reshape(-1)]
+
+
 def _one_dimensional(values: npt.ArrayLike, field: str) -> npt.NDArray[Any]:
     try:
         raw = np.asarray(values)

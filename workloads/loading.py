@@ -9,18 +9,18 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from workloads import formats, locate, synthetic
 from workloads.errors import TraceError, unknown_name
 from workloads.materialise import materialise
-from workloads.sessions import SessionSet
 from workloads.trace import Trace
 
 Options = dict[str, object]
 
 _ALIASES = {"block": "block_tokens"}
-_GIVEN = ("path", "sessions")  # parameters of readers that are not options
+_GIVEN = ("path", "sessions", "key")  # parameters of readers that are not options
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 
@@ -48,25 +48,51 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
         TraceError: unknown name, kind or option (with a suggestion), or whatever the reader refuses.
     """
     target, options = _split(spec)
-    if target in locate.KNOWN_TRACES:
-        entry = locate.known_trace(target)
-        merged = {**entry.options, **options}
-        return _read(entry.reader, locate.require(target), {"name": target, **merged}, sessions)
     kind, colon, rest = target.partition(":")
     if colon and kind == "synthetic":
         if sessions:
             raise _no_sessions(spec)
         return _call(synthetic.generator(rest), options, f"synthetic:{rest}")
     if colon and kind == "fitted":
+        if sessions:
+            raise _no_sessions(spec)
         from workloads import spec as specs  # pydantic takes its time to import
 
         fitted = specs.shipped_spec(rest)
         return _call(partial(specs.generate, fitted), options, target)
+    module, path, reading, laying = file_of(spec)
+    found = module.read(path, **reading)
+    if laying is None:
+        if sessions:
+            raise _no_sessions(str(path))
+        return found  # type: ignore[no-any-return]
+    return materialise(found.hash_split(*sessions) if sessions else found, **laying)
+
+
+def file_of(spec: str) -> tuple[ModuleType, Path, dict[str, Any], dict[str, Any] | None]:
+    """Return what a specification of anything but generated traces stands for.
+
+    Args:
+        spec: See :func:`load`.
+
+    Returns:
+        The module of the format, the path, the options of its ``read``, and those of
+        :func:`workloads.materialise.materialise`, None if it reads traces rather than sessions.
+
+    Raises:
+        TraceError: unknown name, kind or option (with a suggestion).
+    """
+    target, options = _split(spec)
+    if target in locate.KNOWN_TRACES:
+        entry = locate.known_trace(target)
+        merged = {**entry.options, **options}
+        return _prepared(entry.reader, locate.require(target), {"name": target, **merged})
+    kind, colon, rest = target.partition(":")
     if colon and kind in formats.MODULES:
-        return _read(kind, Path(rest), options, sessions)
+        return _prepared(kind, Path(rest), options)
     path = Path(target)
     if path.exists():
-        return _read(formats.sniff(path), path, options, sessions)
+        return _prepared(formats.sniff(path), path, options)
     if colon and "/" not in kind:
         raise unknown_name("kind of trace", kind, [*formats.MODULES, "synthetic", "fitted"])
     if "/" in target or path.suffix:
@@ -149,8 +175,10 @@ def _fitting(key: str, value: object, annotation: str, what: str) -> object:
     return value
 
 
-def _read(kind: str, path: Path, options: Options, sessions: tuple[float, float] | None = None) -> Trace:
-    """Read a file with the module of its format."""
+def _prepared(
+    kind: str, path: Path, options: Options
+) -> tuple[ModuleType, Path, dict[str, Any], dict[str, Any] | None]:
+    """Sort options into those of the format and those of laying sessions out."""
     module = formats.module(kind)
     own = inspect.signature(module.read).parameters
     laid_out = inspect.signature(materialise).parameters if "SessionSet" in _returns(module.read) else {}
@@ -165,12 +193,7 @@ def _read(kind: str, path: Path, options: Options, sessions: tuple[float, float]
         target[key] = _fitting(key, value, str(parameter.annotation), kind)
     if laid_out:
         _needed(laid_out, laying, kind)
-    found = module.read(path, **reading)
-    if sessions:
-        if not isinstance(found, SessionSet):
-            raise _no_sessions(str(path))
-        found = found.hash_split(*sessions)
-    return materialise(found, **laying) if laid_out else found
+    return module, path, reading, laying if laid_out else None
 
 
 def _returns(function: Callable[..., Any]) -> str:

@@ -59,7 +59,8 @@ def materialise(
         name: Name of the trace; default: the set's.
 
     Returns:
-        The trace, with session, turn and request_type (1: sub-agent); times rounded to 0.1 ms and sorted stably.
+        The trace, with session, turn, request_type (1: sub-agent) and, if known, tenant; times rounded to 0.1 ms and
+        sorted stably.
 
     Raises:
         TraceError: an argument that does not fit the set.
@@ -136,6 +137,8 @@ def _request_columns(sessions: SessionSet, order: I64) -> dict[str, I32 | I64]:
         "turn": np.arange(sessions.n_requests) - sessions.session_rows[session],
         "request_type": np.minimum(sessions.agent, 1),
     }
+    if sessions.tenant is not None:
+        columns["tenant"] = sessions.tenant[session]
     return {name: column[order] for name, column in columns.items()}
 
 

@@ -6,6 +6,8 @@ Must not know times, tokens or files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from workloads.columns import I64
@@ -50,6 +52,25 @@ def expand(rows: I64, starts: I64, lengths: I64, factor: int = 1) -> tuple[I64, 
     ids = np.repeat(head - ends[:-1] * factor, counts)
     ids += np.arange(ends[-1], dtype=np.int64) * factor
     return ends[rows], ids
+
+
+def compressed(rows: Sequence[I64]) -> tuple[I64, I64, I64]:
+    """Return rows of ids as runs.
+
+    Args:
+        rows: int64[] ids of each row.
+
+    Returns:
+        int64[n_rows + 1] CSR over runs, int64[n_runs] first ids and int64[n_runs] lengths.
+    """
+    ends = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=ends[1:])
+    ids = np.concatenate([np.empty(0, np.int64), *rows])
+    first = np.ones(len(ids) + 1, np.bool_)  # one more: the end
+    first[1:-1] = ids[1:] != ids[:-1] + 1
+    first[ends] = True
+    at = np.flatnonzero(first)
+    return np.searchsorted(at, ends), ids[at[:-1]], np.diff(at)
 
 
 def first_violation(rows: I64, starts: I64, lengths: I64) -> int:

@@ -38,6 +38,7 @@ class SessionSet:
         run_starts: int64[r] first block id of each run.
         run_lengths: int64[r] blocks in each run.
         provenance: Source and header, JSON-able.
+        tenant: int32[s] user of each session, -1 unknown; None where the source names none.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SessionSet:
     run_starts: I64
     run_lengths: I64
     provenance: dict[str, object] = field(default_factory=dict)
+    tenant: I32 | None = None
 
     def __post_init__(self) -> None:
         for value in vars(self).values():
@@ -111,6 +113,7 @@ class SessionSet:
             run_starts=self.run_starts[of_run],
             run_lengths=self.run_lengths[of_run],
             provenance={**self.provenance, "sessions_selected": f"{len(kept)} of {self.n_sessions}"},
+            tenant=None if self.tenant is None else self.tenant[kept],
         )
 
     def hash_split(self, low: float, high: float, name: str | None = None) -> SessionSet:

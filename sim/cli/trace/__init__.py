@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-ACTIONS = ("info", "convert", "generate", "fetch")
+ACTIONS = ("info", "convert", "generate", "fetch", "anonymize")
 
 
 def add(verbs: Any) -> None:

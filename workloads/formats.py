@@ -30,10 +30,10 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "npz": "workloads.npz",
         "parquet": "workloads.parquet",
-        "spec": "workloads.spec",
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
         "mooncake": "workloads.readers.mooncake",
+        "spec": "workloads.readers.spec",
         "azure": "workloads.lengths.azure",
         "burstgpt": "workloads.lengths.burstgpt",
         "servegen": "workloads.lengths.servegen",

@@ -110,7 +110,7 @@ def test_too_many_references_are_refused_before_they_are_written() -> None:
 def test_merging_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [zero_reuse(seed, requests=3, block_tokens=256) for seed in (1, 2)]
     monkeypatch.setattr(combine, "INT32_MAX", parts[0].n_refs + parts[1].n_refs - 1)
-    with pytest.raises(TraceError, match="cannot combine: .* block references, at most"):
+    with pytest.raises(TraceError, match=r"cannot combine: .* block references, at most"):
         Trace.merge(parts, "both")
 
 

@@ -177,7 +177,8 @@ def test_servegen_raw_client_and_folder(tmp_path: Path) -> None:
 MALFORMED = [
     ("azure", AZURE, "no requests in it"),
     ("azure", AZURE + "2023-11-16 18:15:46,5\n", ":2: expected 3 fields, got 2"),
-    ("azure", AZURE + "2023-13-16 18:15:46,5,5\n", ":2: field 'TIMESTAMP': expected a date and time that exist"),
+    ("azure", AZURE + "2023-13-16 18:15:46,5,5\n", ":2: field 'TIMESTAMP': expected a day that exists"),
+    ("azure", AZURE + "2023-11-16 24:15:46,5,5\n", ":2: field 'TIMESTAMP': expected a time such as"),
     ("azure", AZURE + "yesterday,5,5\n", ":2: field 'TIMESTAMP': expected a time such as 2023-11-16 18:15:46.6805900"),
     ("azure", AZURE + "2023-11-16 18:15:46,5,5\n2023-11-16 18:15:47,-5,5\n", ":3: field 'ContextTokens': expected an"),
     ("azure", AZURE + "2023-11-16 18:15:46,5.5,5\n", ":2: field 'ContextTokens': expected an integer from 0"),
@@ -283,11 +284,10 @@ def test_measured_lengths_follow_their_tables() -> None:
     ],
 )
 def test_measured_lengths_refuse_what_is_no_table(table: dict[str, list[float]]) -> None:
-    if table:
-        with pytest.raises(TraceError, match="input_tokens: expected a quantile table"):
-            measured_lengths(0, 5, input_tokens=table)
+    with pytest.raises(TraceError, match="input_tokens: expected a quantile table"):
+        measured_lengths(0, 5, input_tokens=table)
     with pytest.raises(TraceError, match="output_tokens: expected a quantile table"):
-        measured_lengths(0, 5, output_tokens=table or {"p": []})
+        measured_lengths(0, 5, output_tokens=table)
     with pytest.raises(TraceError, match="correlation: expected a number from -1 to 1"):
         measured_lengths(0, 5, correlation=2.0)
 

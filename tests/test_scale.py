@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads import Trace, TraceError, chains, progress, runs, validation
+from workloads import Trace, TraceError, chains, combine, progress, runs, validation
 from workloads.synthetic import GENERATORS, chat, zero_reuse
 from workloads.synthetic.prompts import ROOT, PromptTree, RequestLog
 
@@ -105,6 +105,13 @@ def test_too_many_references_are_refused_before_they_are_written() -> None:
         log.add(float(arrival), node, 1, arrival, 0)
     with pytest.raises(TraceError, match=r"2,147,483,648 block references: expected at most 2,147,483,647"):
         log.trace("x", 2, {"seed": 0})
+
+
+def test_merging_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [zero_reuse(seed, requests=3, block_tokens=256) for seed in (1, 2)]
+    monkeypatch.setattr(combine, "INT32_MAX", parts[0].n_refs + parts[1].n_refs - 1)
+    with pytest.raises(TraceError, match=r"cannot combine: .* block references, at most"):
+        Trace.merge(parts, "both")
 
 
 def test_generators_tell_progress() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads import Trace, TraceError, formats, load, npz, synthetic
-from workloads.spec import WorkloadSpec, generate, load_spec, parse_spec, shipped
+from workloads.spec import WorkloadSpec, family_parameters, generate, load_spec, parse_spec, shipped
 from workloads.spec.generation import source_seed
 from workloads.synthetic.draws import stream
 
@@ -164,12 +165,26 @@ def test_what_only_the_family_can_refuse(monkeypatch: pytest.MonkeyPatch) -> Non
         spec("picky", tables={"columns": []})
     with pytest.raises(TraceError, match=r"parameters': expected what broken can work with \(ZeroDivisionError"):
         spec("broken", length=0)
+    for odd in ({1, 2}, np.int64(3)):
+        with pytest.raises(TraceError, match=r"parameters.*expected"):
+            spec("broken", length=odd)
     nested = {"rows": [[1, 2.5, None, "a"], {"b": True}]}
     found = spec("picky", tables=nested)
     assert parse_spec(found.to_yaml()).fields.sources[0].parameters == {"tables": nested}
     assert generate(found).n_requests == 400
     with pytest.raises(TraceError, match=r"sources\[0\] \(broken\): expected 400 requests of the family, got 134"):
         generate(spec("broken", length=3))
+
+
+@pytest.mark.parametrize("name", sorted(synthetic.GENERATORS))
+def test_parameters_of_every_family_can_be_written_down(name: str) -> None:
+    known = family_parameters(synthetic.GENERATORS[name])
+    given = {key: one.default for key, one in known.items() if one.default is not inspect.Parameter.empty}
+    sources = [{"family": name, "parameters": given}]
+    if len(given) == len(known):  # else it needs what has no default, such as tables
+        spec = WorkloadSpec.from_plain(changed(sources=sources, phases=None, arrivals=None, requests=20))
+        bare = WorkloadSpec.from_plain(changed(sources=[{"family": name}], phases=None, arrivals=None, requests=20))
+        assert generate(parse_spec(spec.to_yaml())).fingerprint == generate(bare).fingerprint
 
 
 plain = st.recursive(

@@ -79,14 +79,18 @@ def interleave(traces: Sequence[Trace], arrival_s: F64, name: str, step: str) ->
         arrival_s: float64[sum of requests] times of the requests, trace after trace.
         name: Name of the result.
         step: What was done, for the provenance.
+
+    Raises:
+        TraceError: more than 2**31 - 1 block references or sessions.
     """
     from workloads.trace import Trace as Result
 
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate([[0], *(np.diff(trace.offsets) for trace in traces)]).cumsum()
+    if rows[-1] > INT32_MAX:
+        raise TraceError(f"cannot combine: {rows[-1]:,} block references, at most {INT32_MAX:,}; fix: combine fewer")
     first_id = np.cumsum([0, *(trace.n_blocks for trace in traces)])
-    wide = np.int32 if first_id[-1] <= INT32_MAX else np.int64
-    ids = np.concatenate([trace.block_ids + first_id[i].astype(wide) for i, trace in enumerate(traces)])
+    ids = np.concatenate([trace.block_ids + np.int32(first_id[i]) for i, trace in enumerate(traces)])
     offsets, ids = chains.take_rows(rows, ids, order)
     columns = {key: _optional(traces, key) for key in _PER_REQUEST} | {"session": _sessions(traces)}
     return Result(

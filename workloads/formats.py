@@ -30,7 +30,6 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "npz": "workloads.npz",
         "parquet": "workloads.parquet",
-        "spec": "workloads.spec",
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
         "recorded": "workloads.readers.recorded",
@@ -40,6 +39,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "wildchat": "workloads.readers.wildchat",
         "openai_chat": "workloads.readers.openai_chat",
         "mooncake": "workloads.readers.mooncake",
+        "spec": "workloads.readers.spec",
         "azure": "workloads.lengths.azure",
         "burstgpt": "workloads.lengths.burstgpt",
         "servegen": "workloads.lengths.servegen",

@@ -1,4 +1,4 @@
-"""Generators and specifications at 10^6, 10^7 and 10^8 distinct blocks: CPU time, requests and blocks per s, memory.
+"""Generators and specifications at 10^6, 10^7 and 10^8 distinct blocks: CPU time, rates, memory.
 
 Each size runs in a process of its own, on one core.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from workloads.formats import Head
 
 SUMMARY = "Azure 2023-2025: arrivals and lengths, no blocks; for workload specifications"
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00:00)?", re.ASCII)
+_TIME = re.compile(
+    r"\s*((?:19|20)\d\d-\d\d-\d\d)[ T]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)?\s*", re.ASCII
+)
 
 
 def matches(head: Head) -> bool:
@@ -48,24 +52,31 @@ def read_lengths(path: str | os.PathLike[str]) -> LengthTrace:
         TraceError: naming file, line, field, what was expected and the fix.
     """
     source = CsvRows(Path(path))
-    times, inputs, outputs = list[str](), list[int](), list[int]()
+    times, inputs, outputs = array("q"), array("i"), array("i")
+    days: dict[str, int] = {}
     images = 0
-    for time, context, generated, pictures in source.columns(
-        ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), ("NumImages",)
-    ):
-        found = _TIME.fullmatch(time.strip())
+    needed = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+    for time, context, generated, pictures in source.columns(needed, ("NumImages",)):
+        found = _TIME.fullmatch(time)
         if found is None:
-            source.refuse("TIMESTAMP", "a time such as 2023-11-16 18:15:46.6805900, UTC", time)
-        stamp = f"{found[1]}T{found[2]}"
-        try:
-            np.datetime64(stamp, "ns")
-        except ValueError:
-            source.refuse("TIMESTAMP", "a date and time that exist", time)
-        times.append(stamp)
+            raise source.fault("TIMESTAMP", "a time such as 2023-11-16 18:15:46.6805900, UTC", time)
+        day, hours, minutes, seconds, decimals = found.groups("")
+        if day not in days:
+            days[day] = _day(source, day)
+        of_day = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
+        times.append((days[day] * 86_400 + of_day) * 10**9 + int(decimals.ljust(9, "0")))
         inputs.append(source.tokens("ContextTokens", context))
         outputs.append(source.tokens("GeneratedTokens", generated))
         images += bool(pictures) and source.tokens("NumImages", pictures) > 0
-    nanoseconds = np.array(times, "datetime64[ns]").astype(np.int64)
-    seconds = (nanoseconds - (nanoseconds.min() if times else 0)) / 1e9
+    nanoseconds = np.array(times)
+    arrival_s = (nanoseconds - (nanoseconds.min() if times else 0)) / 1e9
     facts: dict[str, object] = {"format": "azure", "source": source_of(source.path), "requests_with_images": images}
-    return in_order(source, seconds, inputs, outputs, None, facts)
+    return in_order(source, arrival_s, inputs, outputs, None, facts)
+
+
+def _day(source: CsvRows, text: str) -> int:
+    """Return the number of a day."""
+    try:
+        return date.fromisoformat(text).toordinal() - date(1970, 1, 1).toordinal()
+    except ValueError:
+        raise source.fault("TIMESTAMP", "a day that exists", text) from None

@@ -8,6 +8,7 @@ failed requests have 0 response tokens. From source, not measured.
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def read_lengths(path: str | os.PathLike[str]) -> LengthTrace:
         TraceError: naming file, line, field, what was expected and the fix.
     """
     source = CsvRows(Path(path))
-    times, inputs, outputs, session = list[float](), list[int](), list[int](), list[int]()
+    times, inputs, outputs, session = array("d"), array("i"), array("i"), array("i")
     known: dict[str, int] = {}
     failed = 0
     needed = ("Timestamp", "Request tokens", "Response tokens")

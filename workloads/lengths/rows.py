@@ -11,8 +11,8 @@ import io
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class CsvRows:
         except OSError as error:
             raise TraceError(f"{self.path}: {error.strerror or error} - fix: check the path") from None
 
-    def columns(self, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[list[str]]:
+    def columns(self, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
         """Yield the named columns of every row after the header; an optional one that is absent is empty.
 
         Raises:
@@ -79,19 +79,21 @@ class CsvRows:
                     f"{self.path}:1: field {name!r}: expected one column of this name, got {header}"
                     " - fix: check that this is the right file, with its header"
                 )
-        at = [header.index(name) if name in header else -1 for name in (*needed, *optional)]
+        at = [header.index(name) if name in header else len(header) for name in (*needed, *optional)]
+        picked = itemgetter(*at) if len(at) > 1 else lambda row: (row[at[0]],)
         for row in rows:
             if len(row) != len(header):
                 raise TraceError(
                     f"{self.path}:{self.line}: expected {len(header)} fields, got {len(row)}"
                     " - fix: repair or remove the line; the last of a truncated file is short"
                 )
-            yield [row[index] if index >= 0 else "" for index in at]
+            row.append("")  # the column that is absent
+            yield picked(row)
 
-    def refuse(self, field: str, expected: str, got: str) -> NoReturn:
-        """Raise the error for one field of the current row."""
+    def fault(self, field: str, expected: str, got: str) -> TraceError:
+        """Return the error for one field of the current row."""
         shown = got if len(got) <= 60 else f"{got[:60]}..."
-        raise TraceError(
+        return TraceError(
             f"{self.path}:{self.line}: field {field!r}: expected {expected}, got {shown!r}"
             " - fix: repair or remove the line",
             field=field,
@@ -99,9 +101,9 @@ class CsvRows:
 
     def tokens(self, field: str, text: str) -> int:
         """Return a field that counts tokens."""
-        if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= INT32_MAX:
-            return int(text)
-        self.refuse(field, f"an integer from 0 to {INT32_MAX}", text)
+        if text.isdecimal() and len(text) <= 10 and (count := int(text)) <= INT32_MAX:
+            return count
+        raise self.fault(field, f"an integer from 0 to {INT32_MAX}", text)
 
     def number(self, field: str, text: str) -> float:
         """Return a field that is a finite number >= 0."""
@@ -111,7 +113,7 @@ class CsvRows:
             value = math.nan
         if math.isfinite(value) and 0 <= value <= 1e15 and "_" not in text:
             return value
-        self.refuse(field, "a finite number >= 0", text)
+        raise self.fault(field, "a finite number >= 0", text)
 
 
 def in_order(

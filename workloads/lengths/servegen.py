@@ -82,7 +82,7 @@ def _summed(path: Path, workload: str | None) -> RateTrace:
     for name, start, rate in source.columns(_HEADER):
         t_s = source.number("t_s", start)
         if t_s in tables[name]:
-            source.refuse("t_s", f"each window of {name} once", start)
+            raise source.fault("t_s", f"each window of {name} once", start)
         tables[name][t_s] = source.number("rate_rps", rate)
     if not tables:
         raise TraceError(f"{path}: no windows in it - fix: check that this is the right file")
@@ -119,10 +119,10 @@ def _client(path: Path) -> tuple[dict[float, float], dict[float, float]]:
             )
         t_s = source.number("window start", row[0])
         if t_s in rates:
-            source.refuse("window start", "each window once", row[0])
+            raise source.fault("window start", "each window once", row[0])
         rates[t_s] = source.number("rate", row[1])
         if row[3].strip() not in ("", "Gamma", "Weibull"):
-            source.refuse("distribution", "Gamma, Weibull or nothing", row[3])
+            raise source.fault("distribution", "Gamma, Weibull or nothing", row[3])
         if row[2].strip():
             spreads[t_s] = source.number("CV", row[2])
     return rates, spreads

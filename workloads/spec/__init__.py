@@ -5,18 +5,16 @@ process and phases; :func:`generate` makes the trace. In a mixture, ``tenant`` n
 that a tenant tells its source (``provenance["sources"]`` has the ranges); ``request_type`` and ``priority`` are the
 family's own. The trace's provenance holds the whole specification.
 
-As a format of traces, ``spec:FILE?seed=1&requests=100000`` reads a specification and makes its trace. Knows where
-specifications lie; must not know how traffic is made.
+Knows where specifications lie; must not know how traffic is made. ``workloads.load("spec:FILE?seed=1")`` makes the
+trace of a file (:mod:`workloads.readers.spec`).
 """
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workloads.errors import TraceError, unknown_name
 from workloads.spec import document
@@ -25,9 +23,6 @@ from workloads.spec.generation import generate as _generate
 from workloads.spec.schema import FORMAT, VERSION, Fields
 from workloads.trace import Trace
 
-if TYPE_CHECKING:
-    from workloads.formats import Head
-
 __all__ = [
     "FORMAT",
     "VERSION",
@@ -35,15 +30,10 @@ __all__ = [
     "family_parameters",
     "generate",
     "load_spec",
-    "matches",
     "parse_spec",
-    "read",
     "shipped",
     "shipped_spec",
 ]
-
-SUMMARY = "a workload specification, which is generated when loaded"
-_MARK = re.compile(rb"^\s*[\"']?format[\"']?\s*:\s*[\"']?kvevolve-workload\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -143,15 +133,3 @@ def shipped_spec(name: str) -> WorkloadSpec:
         raise unknown_name("fitted workload", name, shipped())
     file = files("workloads") / "specs" / f"{name}.yaml"
     return parse_spec(file.read_bytes(), file.name)
-
-
-def matches(head: Head) -> bool:
-    """Return whether the file says it is a specification."""
-    return head.first is None and _MARK.search(head.start) is not None
-
-
-def read(
-    path: str | os.PathLike[str], seed: int | None = None, requests: int | None = None, block_tokens: int | None = None
-) -> Trace:
-    """Make the trace of the specification in a file; arguments as :func:`generate`."""
-    return generate(load_spec(Path(path)), seed, requests, block_tokens)

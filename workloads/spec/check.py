@@ -7,13 +7,14 @@ tables. Must not know how traffic is made: what a family accepts, the family its
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from math import fsum
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from workloads.errors import TraceError
 from workloads.spec.document import Document, Fault, FieldPath, shown, suggestion
@@ -177,7 +178,7 @@ def _own_word(
             if name not in usable or known[name].default is inspect.Parameter.empty:
                 return
             del usable[name]
-        except (ValueError, ArithmeticError, MemoryError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
             text = f"{type(error).__name__}: {error}"
             yield Fault(path, f"what {family} can work with ({text[:100]})", "these parameters", "change the values")
             return
@@ -187,8 +188,8 @@ def _fits(value: object, annotation: Any) -> bool:
     if annotation is inspect.Parameter.empty:
         return True
     try:
-        TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
-    except ValidationError:
+        TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)  # as JSON: a list may be a tuple
+    except (ValueError, TypeError):  # ValidationError is a ValueError; what JSON cannot hold is a TypeError
         return False
     return True
 

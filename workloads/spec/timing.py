@@ -161,8 +161,12 @@ def _respaced(
 
 def _gaps(count: int, burstiness: float, kind: str, rng: np.random.Generator) -> F64:
     """Draw gaps of a coefficient of variation, in any unit."""
-    drawn: F64 = rng.weibull(weibull_shape(burstiness), count)
-    return drawn if kind == "weibull" else rng.gamma(burstiness**-2, size=count)
+    drawn: F64
+    if kind == "weibull":
+        drawn = rng.weibull(weibull_shape(burstiness), count)
+    else:
+        drawn = rng.gamma(burstiness**-2, size=count)
+    return drawn
 
 
 def _phased(x: F64, planned: Plan) -> F64:

@@ -34,20 +34,19 @@ def measured_lengths(
 ) -> Trace:
     """Independent requests with measured lengths; what they share is assumed: system prompts of a few apps.
 
-    An app's system prompt has ``system_share`` of the median prompt's tokens (lognormal, sigma 0.5). A request comes
-    with its app's prompt if it is longer, else it shares nothing; the rest is new.
+    A request begins with its app's system prompt if it is longer than that, else it shares nothing; the rest is new.
 
     Args:
         seed: Seed, >= 0.
         requests: Requests in the trace.
         block_tokens: Tokens per block.
-        input_tokens: Quantile table of prompt lengths: ``p`` from 0 to 1, ascending, and ``tokens`` at them, linear in
-            between; ``workloads.lengths.fit_lengths`` makes it. Default: median 1,000, at most 16,000.
+        input_tokens: Quantile table of prompt lengths, as ``workloads.lengths.fit_lengths`` makes it: ``p`` from 0 to
+            1, ascending, and ``tokens`` at them, linear in between. Default: median 1,000, at most 16,000.
         output_tokens: The same of generated tokens. Default: median 130, at most 2,000.
         correlation: Rank correlation of both lengths, from -1 to 1 (Gaussian copula).
         apps: Number of apps.
         popularity: Zipf exponent of the apps.
-        system_share: Share of the median prompt that an app's system prompt has; 0: nothing is shared.
+        system_share: System prompt's share of the median prompt (lognormal, sigma 0.5); 0: nothing is shared.
         requests_per_s: Poisson rate of requests per second.
 
     Returns:
@@ -56,13 +55,12 @@ def measured_lengths(
     """
     parameters: dict[str, object] = dict(locals())
     rng, log = begin(measured_lengths, {key: value for key, value in parameters.items() if key != "correlation"})
-    if type(correlation) not in (int, float) or not -1 <= correlation <= 1:
-        raise TraceError(f"correlation: expected a number from -1 to 1, got {correlation!r}", field="correlation")
-    inputs = _table("input_tokens", input_tokens or _INPUT)
-    outputs = _table("output_tokens", output_tokens or _OUTPUT)
+    inputs = _table("input_tokens", _INPUT if input_tokens is None else input_tokens)
+    outputs = _table("output_tokens", _OUTPUT if output_tokens is None else output_tokens)
     one, two = _pair(rng, correlation, requests)
-    prompts = np.rint(np.interp(one, *inputs)).astype(np.int64).tolist()
-    replies = np.rint(np.interp(two, *outputs)).astype(np.int64).tolist()
+    prompts, replies = (
+        np.rint(np.interp(u, *table)).astype(int).tolist() for u, table in ((one, inputs), (two, outputs))
+    )
     median = float(np.interp(0.5, *inputs)) * system_share
     sizes = lengths(rng, median, 0.5, INT32_MAX, apps) if median > 0 else [0] * apps
     ranks = Popularity(apps, popularity)
@@ -77,7 +75,13 @@ def measured_lengths(
 
 
 def _pair(rng: np.random.Generator, correlation: float, count: int) -> tuple[F64, F64]:
-    """Draw two uniform columns of a rank correlation."""
+    """Draw two uniform columns of a rank correlation.
+
+    Raises:
+        TraceError: it is none.
+    """
+    if type(correlation) not in (int, float) or not -1 <= correlation <= 1:
+        raise TraceError(f"correlation: expected a number from -1 to 1, got {correlation!r}", field="correlation")
     rho = 2 * sin(pi / 6 * correlation)
     first, second = rng.standard_normal((2, count))
     second = rho * first + sqrt(max(1 - rho**2, 0.0)) * second

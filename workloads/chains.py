@@ -28,6 +28,8 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
     n_refs = len(ids)
     if n_refs == 0:
         return np.empty(0, np.int32), 0
+    if is_dense(ids):
+        return ids.astype(np.int32), int(ids.max()) + 1
     if int(ids.max()) > 8 * n_refs + 1_000_000:  # sparse ids: compress the range before using a table
         ids = np.unique(ids, return_inverse=True)[1].astype(np.int64)
     positions = np.arange(n_refs, dtype=np.int32)
@@ -37,6 +39,15 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
     firsts = ids[is_first]
     table[firsts] = np.arange(len(firsts), dtype=np.int32)
     return table[ids], len(firsts)
+
+
+def is_dense(ids: I64 | I32) -> bool:
+    """Return whether ids are 0..n-1 in order of first appearance."""
+    if len(ids) == 0:
+        return True
+    if ids[0] != 0 or int(ids.max()) >= len(ids):
+        return False
+    return int(ids.min()) == 0 and int(np.diff(np.maximum.accumulate(ids)).max(initial=0)) <= 1
 
 
 def predecessors(offsets: I64, ids: I32) -> I32:

@@ -12,6 +12,7 @@ from typing import Any
 
 from workloads import formats, locate, synthetic
 from workloads.errors import TraceError, unknown_name
+from workloads.manifest import stated
 from workloads.materialise import materialise
 from workloads.trace import Trace
 
@@ -46,7 +47,7 @@ def load(spec: str) -> Trace:
     if target in locate.KNOWN_TRACES:
         entry = locate.known_trace(target)
         merged = {**entry.options, **options}
-        return _read(entry.reader, locate.require(target), {"name": target, **merged})
+        return stated(_read(entry.reader, locate.require(target), {"name": target, **merged}), **entry.origin)
     kind, colon, rest = target.partition(":")
     if colon and kind == "synthetic":
         return _call(synthetic.generator(rest), options, f"synthetic:{rest}")

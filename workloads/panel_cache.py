@@ -19,7 +19,10 @@ from workloads.locate import user_cache_dir
 from workloads.readers.lines import file_sha256
 from workloads.trace import Trace
 
-_CODE = ("chains.py", "columns.py", "materialise.py", "runs.py", "sessions.py", "trace.py", "validation.py", "npz.py")
+_CODE = (
+    *("chains.py", "columns.py", "manifest.py", "materialise.py", "npz.py", "runs.py", "sessions.py", "trace.py"),
+    "validation.py",
+)
 _READERS = ("assemble.py", "kvsess1.py", "kvt1.py", "lines.py", "mooncake.py")
 
 

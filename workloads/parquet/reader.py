@@ -18,7 +18,8 @@ import numpy as np
 from workloads.batch import BATCH_REFS, Batch
 from workloads.columns import I64, INT64_MAX
 from workloads.errors import TraceError
-from workloads.parquet.layout import KEY, REQUIRED, Header, checked, decode, placed, pyarrow
+from workloads.manifest import Manifest
+from workloads.parquet.layout import KEY, REQUIRED, checked, decoded, placed, pyarrow
 from workloads.trace import OPTIONAL_COLUMNS, Trace
 
 BUFFER_BYTES = 1 << 20
@@ -48,17 +49,17 @@ def read(path: str | os.PathLike[str], name: str | None = None, block_tokens: in
         ids = np.unique(ids, return_inverse=True)[1].astype(np.uint64)
     try:
         trace = Trace.build(
-            name=name or file.header.name,
-            block_tokens=file.header.block_tokens,
+            name=name or file.manifest.name,
+            block_tokens=file.manifest.block_tokens,
             offsets=np.concatenate(([0], np.cumsum(counts))),
             block_ids=ids,
-            provenance=file.header.provenance,
+            provenance=file.manifest.full_provenance(),
             **columns,
         )
     except TraceError as error:
         at = int(np.searchsorted(starts, error.request or 0, side="right")) - 1
         file.refuse(batches[at], (error.request or 0) - int(starts[at]), error)
-    if file.header.fingerprint not in (None, trace.fingerprint):
+    if file.manifest.fingerprint not in (None, trace.fingerprint):
         raise TraceError(f"{path}: contents do not match the stored fingerprint; fix: make the file again")
     return trace
 
@@ -69,13 +70,13 @@ class ParquetTrace:
 
     Attributes:
         path: The file.
-        header: What it says about itself.
+        manifest: What it says about itself.
         n_requests: Rows, from the footer.
         names: Columns of a trace it has.
     """
 
     path: Path
-    header: Header
+    manifest: Manifest
     n_requests: int
     names: tuple[str, ...]
 
@@ -103,7 +104,7 @@ class ParquetTrace:
                 read = file.iter_batches(rows, row_groups=[group], columns=list(self.names), use_threads=False)
                 for record in read:
                     batch = self._batch(record, (group, row))
-                    batch = checked(batch, self.header.block_tokens, latest, partial(self._at, batch))
+                    batch = checked(batch, self.manifest.block_tokens, latest, partial(self._at, batch))
                     row += batch.n_requests
                     latest = float(batch.arrival_s[-1]) if batch.n_requests else latest
                     yield from batch.pieces(refs)
@@ -157,7 +158,7 @@ def open_parquet(path: str | os.PathLike[str], block_tokens: int | None = None) 
     with _reading(file):
         opened = parquet.ParquetFile(file)
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    header = decode(file, (schema.metadata or {}).get(KEY), block_tokens)
+    manifest = decoded(file, (schema.metadata or {}).get(KEY), block_tokens)
     names = [name for name in (*REQUIRED, *OPTIONAL_COLUMNS) if name in schema.names]
     missing = [name for name in REQUIRED if name not in names]
     if missing:
@@ -168,7 +169,7 @@ def open_parquet(path: str | os.PathLike[str], block_tokens: int | None = None) 
         _check_kind(arrow, file, name, schema.field(name).type)
     if rows == 0:
         raise TraceError(f"{file}: no requests in it; fix: check that this is the right file")
-    return ParquetTrace(file, header, rows, tuple(names))
+    return ParquetTrace(file, manifest, rows, tuple(names))
 
 
 @contextmanager

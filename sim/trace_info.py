@@ -1,7 +1,7 @@
 """What there is to know of a trace, as one table: statistics, reuse, and hits of LRU and the optimum at cache sizes.
 
 Knows which numbers belong together and how they are shown. Must not know how they are found (`workloads.statistics`,
-`sim.reuse`). What is printed is printed from what goes to JSON, rounded to three digits, as published tables are.
+`sim.reuse`). What is printed is printed from what goes to JSON, where percentages have three digits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from sim.models import kv_bytes_per_token
 from sim.reuse import SHARES, Reuse
 from sim.simulation import parse_capacity
 from sim.tables import table
-from workloads.columns import I32
 from workloads.manifest import Manifest, manifest_of
 from workloads.statistics import GAPS, Spread, Statistics, measure
 from workloads.trace import Trace
@@ -63,30 +62,30 @@ class TraceInfo:
     manifest: Manifest
 
     def to_dict(self) -> dict[str, Any]:
-        """Return numbers and text, fit for JSON: shares in percent, everything rounded to three digits."""
+        """Return numbers and text, fit for JSON: hits and shares of blocks in percent, to three digits."""
         numbers = asdict(self.statistics)
-        for name in ("infinite_hit", "infinite_hit_2nd_half", "once", "top_1_percent"):
-            numbers[f"{name}_percent".replace("percent_percent", "percent")] = 100 * numbers.pop(name)
+        for name in ("infinite_hit", "infinite_hit_2nd_half", "once", "top_1"):
+            numbers[f"{name}_percent"] = _percent(numbers.pop(name))
         per_token = _bytes_per_token(self.model)
         rows = [
             {
                 "capacity": row.capacity,
                 "blocks": row.blocks,
-                "gb": row.gb,
-                "lru_percent": 100 * row.lru,
-                "optimum_percent": 100 * row.optimum,
+                "gb": round(row.gb, 3),
+                "lru_percent": _percent(row.lru),
+                "optimum_percent": _percent(row.optimum),
             }
             for row in self.hits
         ]
         numbers |= {
             "model": self.model,
             "kv_bytes_per_token": per_token,
-            "working_set_gb": self.statistics.working_set_gb(per_token),
+            "working_set_gb": round(self.statistics.working_set_gb(per_token), 3),
             "reuse_distance_blocks": asdict(self.reuse_distance_blocks),
             "hits": rows,
         }
-        rounded: dict[str, Any] = _rounded(numbers)
-        return {"format": FORMAT, **rounded, "manifest": self.manifest.to_dict()}
+        texts: dict[str, Any] = _with_text_keys(numbers)
+        return {"format": FORMAT, **texts, "manifest": self.manifest.to_dict()}
 
     def __str__(self) -> str:
         return text(self.to_dict())
@@ -96,7 +95,6 @@ def trace_info(
     trace: Trace,
     capacities: Sequence[str] = CAPACITIES,
     model: str = MODEL,
-    prompt_tokens: I32 | None = None,
     reuse: Reuse | None = None,
 ) -> TraceInfo:
     """Find out what there is to know of a trace.
@@ -105,7 +103,6 @@ def trace_info(
         trace: The trace.
         capacities: Cache sizes: ``5%`` of the distinct blocks, ``5000`` blocks, ``40GB``.
         model: Name, or KV bytes per token.
-        prompt_tokens: As for `workloads.statistics.measure`.
         reuse: Of the trace, if there is one already.
 
     Raises:
@@ -119,7 +116,7 @@ def trace_info(
         Hits(given, size, size * block_bytes / 1e9, reuse.lru(size), most)
         for given, size, most in zip(capacities, blocks, best, strict=True)
     )
-    return TraceInfo(measure(trace, prompt_tokens), reuse.spread(GAPS), hits, model, manifest_of(trace))
+    return TraceInfo(measure(trace), reuse.spread(GAPS), hits, model, manifest_of(trace))
 
 
 def _bytes_per_token(model: str) -> int:
@@ -139,12 +136,14 @@ def _blocks(given: str, n_blocks: int, block_bytes: int) -> int:
     return max(1, int(size * 1e9 // block_bytes))
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
+def _percent(share: float) -> float:
+    return round(100 * share, 3)
+
+
+def _with_text_keys(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return value
 
 
 def text(found: dict[str, Any]) -> str:
@@ -220,7 +219,8 @@ def _sessions(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _lengths(spread: dict[str, Any]) -> str:
     parts = spread["percentiles"]
-    return f"mean {spread['mean']:,.0f}; p50 {parts['50']:,.0f}, p90 {parts['90']:,.0f}, p99 {parts['99']:,.0f}"
+    shown = ", ".join(f"p{percent} {parts[percent]:,.0f}" for percent in ("50", "90", "99"))
+    return f"mean {spread['mean']:,.0f}; {shown}"
 
 
 def _percentiles(spread: dict[str, Any], form: str) -> str:

@@ -55,7 +55,9 @@ def server(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
         fetch.RemoteFile("mooncake_conversation", "r1/conversation_trace.jsonl", hashlib.sha256(ONE).hexdigest()),
         fetch.RemoteFile("mooncake_synthetic", "r2/synthetic_trace.jsonl", hashlib.sha256(TWO).hexdigest()),
     )
-    monkeypatch.setattr(fetch, "COLLECTIONS", {"mooncake": fetch.Collection("http://127.0.0.1:9/unset", files)})
+    monkeypatch.setattr(
+        fetch, "COLLECTIONS", {"mooncake": fetch.Collection("http://127.0.0.1:9/unset", files, "MIT", "A. Author")}
+    )
     running = Server()
     running.serve("r1/conversation_trace.jsonl", ONE)
     running.serve("r2/synthetic_trace.jsonl", TWO)
@@ -167,7 +169,7 @@ def test_bad_arguments(own_cache: Path) -> None:
 
 def test_pins_match_the_real_files(trace_path: Callable[[str], Path]) -> None:
     pins = {file.trace: file.sha256 for file in fetch.COLLECTIONS["mooncake"].files}
-    assert set(pins) == {"mooncake_conversation", "mooncake_synthetic", "mooncake_toolagent"}
+    assert set(pins) == {"mooncake_arxiv", "mooncake_conversation", "mooncake_synthetic", "mooncake_toolagent"}
     for name in ("mooncake_conversation", "mooncake_synthetic"):
         data = trace_path(name).read_bytes()
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data

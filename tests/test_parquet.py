@@ -112,7 +112,10 @@ REFUSED = {
     "missing": ({"output_tokens": None}, "no column 'output_tokens'.*fix"),
     "no header": ({"header": None}, "the block size is unknown; fix: .*block_tokens=64"),
     "no JSON": ({"header": b"{"}, "metadata key 'kvevolve': its manifest is not JSON; fix"),
-    "version": ({"header": layout.encoded(HEADER).replace(b'"version": 2', b'"version": 1')}, "version 2, got .*1.*fix: make"),
+    "version": (
+        {"header": layout.encoded(HEADER).replace(b'"version": 2', b'"version": 1')},
+        "version 2, got .*1.*fix: make",
+    ),
     "name": ({"header": layout.encoded(HEADER).replace(b'"rows"', b"5")}, "manifest field 'name': expected str, got 5"),
     "fingerprint": ({"header": layout.encoded(Manifest("rows", 10, fingerprint="0"))}, "stored fingerprint; fix"),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workloads import formats, locate, synthetic
+from workloads import formats, locate, sidecar, synthetic
 from workloads.errors import TraceError, unknown_name
 from workloads.manifest import stated
 from workloads.materialise import materialise
@@ -150,7 +150,7 @@ def _read(kind: str, path: Path, options: Options) -> Trace:
     if laid_out:
         _needed(laid_out, laying, kind)
     found = module.read(path, **reading)
-    return materialise(found, **laying) if laid_out else found
+    return sidecar.attached(materialise(found, **laying) if laid_out else found, path, named="name" in options)
 
 
 def _returns(function: Callable[..., Any]) -> str:

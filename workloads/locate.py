@@ -47,7 +47,7 @@ class KnownTrace:
         return {"source": self.source, "licence": self.licence, "citation": self.citation}
 
 
-_FAST25 = "github.com/kvcache-ai/Mooncake@3b5a594 FAST25-release/traces"
+_FAST25 = "github.com/kvcache-ai/Mooncake@3b5a594 FAST25-release"
 _QIN = "Qin et al., Mooncake: Trading More Storage for Less Computation, USENIX FAST'25"
 
 
@@ -57,6 +57,7 @@ def _known() -> dict[str, KnownTrace]:
         _mooncake("mooncake_conversation", "conversation_trace"),
         _mooncake("mooncake_synthetic", "synthetic_trace"),
         _mooncake("mooncake_toolagent", "toolagent_trace"),
+        _mooncake("mooncake_arxiv", "mooncake_trace", "arxiv-trace"),
         KnownTrace(
             "mooncake_toolagent_1000",
             "mooncake",
@@ -110,10 +111,10 @@ def _known() -> dict[str, KnownTrace]:
     return {entry.name: entry for entry in entries}
 
 
-def _mooncake(name: str, stem: str) -> KnownTrace:
+def _mooncake(name: str, stem: str, folder: str = "traces") -> KnownTrace:
     """Return the entry of a trace of the FAST'25 release."""
     files = (f"{stem}.jsonl.gz", f"{stem}.jsonl")
-    source = f"{_FAST25}/{stem}.jsonl"
+    source = f"{_FAST25}/{folder}/{stem}.jsonl"
     return KnownTrace(name, "mooncake", files, note="b512", source=source, licence="Apache-2.0", citation=_QIN)
 
 

@@ -106,6 +106,12 @@ def stated(trace: Trace, **origin: str | None) -> Trace:
     return replace(trace, provenance={**trace.provenance, "origin": {**origin_of(trace.provenance), **given}})
 
 
+def stepped(provenance: Mapping[str, Any], step: str) -> dict[str, Any]:
+    """Return a provenance with one more thing done to the trace."""
+    done = provenance.get("steps", [])
+    return {**provenance, "steps": [*(done if isinstance(done, list) else []), step]}
+
+
 def encode(manifest: Manifest, form: str, version: int) -> bytes:
     """Return a manifest as JSON that names the format and version of the file it rides in."""
     return json.dumps({"format": form, "version": version, **manifest.to_dict()}, allow_nan=False).encode()

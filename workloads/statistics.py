@@ -64,10 +64,11 @@ class Statistics:
         unique_blocks: Distinct full blocks.
         infinite_hit: Hits of an infinite cache, share of the references, 0..1.
         infinite_hit_2nd_half: The same of requests N / 2 and later, history kept.
-        input_tokens: Prompt lengths.
+        input_tokens: Prompt lengths, of a whole file as recorded: a reader may have changed them (partial tails rounded
+            up, tokens that no id covers clipped).
         output_tokens: Output lengths.
         once: Share of the distinct blocks that are referenced once.
-        top_1_percent: References that go to the most referenced 1 % of the distinct blocks (rounded up), as a share.
+        top_1: References that go to the most referenced 1 % of the distinct blocks (rounded up), as a share.
         reuse_gap_s: Seconds between two uses of a block, over all hits of an infinite cache.
         sharing: See `sharing`.
         columns: By optional column that is there: distinct values and share of requests where it is known.
@@ -87,7 +88,7 @@ class Statistics:
     input_tokens: Spread
     output_tokens: Spread
     once: float
-    top_1_percent: float
+    top_1: float
     reuse_gap_s: Spread
     sharing: Mapping[str, float]
     columns: Mapping[str, Mapping[str, float]]
@@ -99,21 +100,14 @@ class Statistics:
         return self.unique_blocks * self.block_tokens * kv_bytes_per_token / 1e9
 
 
-def measure(trace: Trace, prompt_tokens: I32 | None = None) -> Statistics:
-    """Measure a trace.
-
-    Args:
-        trace: The trace.
-        prompt_tokens: int32[n] prompt lengths as recorded, where the trace's own are not: a Mooncake trace read with
-            ``partial_tail=block`` rounds them up to whole blocks.
-    """
+def measure(trace: Trace) -> Statistics:
+    """Measure a trace."""
     new = first_uses(trace)
     half = trace.n_requests // 2
     refs_2nd = int(trace.offsets[-1] - trace.offsets[half])
     new_2nd = int(np.count_nonzero(new[trace.offsets[half] :]))
     before = previous_use(trace)
     uses = np.bincount(trace.block_ids, minlength=trace.n_blocks)
-    lengths = trace.input_tokens if prompt_tokens is None else prompt_tokens
     return Statistics(
         name=trace.name,
         fingerprint=trace.fingerprint,
@@ -124,10 +118,10 @@ def measure(trace: Trace, prompt_tokens: I32 | None = None) -> Statistics:
         unique_blocks=trace.n_blocks,
         infinite_hit=1 - _share(trace.n_blocks, trace.n_refs) if trace.n_refs else 0.0,
         infinite_hit_2nd_half=_share(refs_2nd - new_2nd, refs_2nd),
-        input_tokens=Spread.of(lengths),
+        input_tokens=_recorded(trace) or Spread.of(trace.input_tokens),
         output_tokens=Spread.of(trace.output_tokens),
         once=_share(int(np.count_nonzero(uses == 1)), trace.n_blocks),
-        top_1_percent=_share(int(np.sort(uses)[::-1][: -(-trace.n_blocks // 100)].sum()), trace.n_refs),
+        top_1=_share(int(np.sort(uses)[::-1][: -(-trace.n_blocks // 100)].sum()), trace.n_refs),
         reuse_gap_s=Spread.of(reuse_gaps_s(trace, before), GAPS, exact=True),
         sharing=sharing(trace, new, before),
         columns=columns(trace),
@@ -294,6 +288,15 @@ def most_at_once(starts: F64, ends: F64) -> int:
         return 0
     begun = np.arange(1, len(starts) + 1)
     return int((begun - np.searchsorted(np.sort(ends), np.sort(starts), side="left")).max())
+
+
+def _recorded(trace: Trace) -> Spread | None:
+    """Return how prompt lengths were spread in the file, if the reader changed them and nothing was cut since."""
+    said = trace.provenance.get("recorded_input_tokens")
+    if not isinstance(said, Mapping) or "steps" in trace.provenance:
+        return None
+    percentiles = {int(percent): value for percent, value in said["percentiles"].items()}
+    return Spread(said["mean"], percentiles, said["largest"])
 
 
 def _share(part: int, whole: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-ACTIONS = ("info", "convert", "fetch")
+ACTIONS = ("info", "convert", "sample", "slice", "merge", "scale", "validate", "fetch")
 
 
 def add(verbs: Any) -> None:

@@ -10,14 +10,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim.cli.arguments import add_json, add_trace
-
-if TYPE_CHECKING:
-    from workloads.columns import I32
-
-ROUNDED = "partial_tail=block"
 
 
 def add(actions: Any) -> None:
@@ -48,7 +43,7 @@ def _info(options: argparse.Namespace) -> int:
     trace = load(options.trace)
     reuse = Reuse(trace)
     sizes = options.capacities.split(",") if options.capacities else CAPACITIES
-    found = trace_info(trace, sizes, options.model or MODEL, _recorded_lengths(options.trace), reuse)
+    found = trace_info(trace, sizes, options.model or MODEL, reuse)
     print(json.dumps(found.to_dict(), indent=2) if options.json else found)
     if options.figures:
         from sim.trace_figures import draw
@@ -56,12 +51,3 @@ def _info(options: argparse.Namespace) -> int:
         for path in draw(reuse, options.figures, options.figure_format):
             print(path, file=sys.stderr)
     return 0
-
-
-def _recorded_lengths(spec: str) -> I32 | None:
-    """Return the prompt lengths of a Mooncake file as recorded, if the specification rounds them up to blocks."""
-    from workloads import load
-
-    if ROUNDED not in spec.partition("?")[2].split("&"):
-        return None
-    return load(spec.replace(ROUNDED, "partial_tail=drop")).input_tokens

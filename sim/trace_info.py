@@ -184,8 +184,8 @@ def _sizes(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _sharing(found: dict[str, Any]) -> list[tuple[str, str]]:
     sharing = found["sharing"]
     rows = [
-        ("blocks used once %", f"{found['once_percent']:.1f}"),
-        ("top 1 % of blocks get %", f"{found['top_1_percent']:.1f}"),
+        ("blocks used once %", f"{found['once_percent']:.2f}"),
+        ("top 1 % of blocks get %", f"{found['top_1_percent']:.2f}"),
         ("reuse distance, blocks", _percentiles(found["reuse_distance_blocks"], "{:,.0f}")),
         ("reuse gap, s", _percentiles(found["reuse_gap_s"], "{:,.4g}")),
         ("requests that hit nothing", f"{100 * sharing['requests_without_hit']:.1f} %; half or more of their blocks"
@@ -220,7 +220,7 @@ def _sessions(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _lengths(spread: dict[str, Any]) -> str:
     parts = spread["percentiles"]
     shown = ", ".join(f"p{percent} {parts[percent]:,.0f}" for percent in ("50", "90", "99"))
-    return f"mean {spread['mean']:,.0f}; {shown}"
+    return f"mean {spread['mean']:,.1f}; {shown}"
 
 
 def _percentiles(spread: dict[str, Any], form: str) -> str:

@@ -116,9 +116,9 @@ def _needed(parameters: Mapping[str, inspect.Parameter], given: Options, what: s
 def _fitting(key: str, value: object, annotation: str, what: str) -> object:
     """Return the value in the kind the parameter asks for."""
     kinds = {part.strip() for part in annotation.split("|")}
-    if value is None and "None" in kinds:
-        return None
-    if isinstance(value, bool):
+    if value is None:
+        fits = "None" in kinds
+    elif isinstance(value, bool):
         fits = "bool" in kinds
     elif "bool" in kinds and value in (0, 1):
         return bool(value)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from workloads import chains
 from workloads.columns import F64, I32, I64, Bool
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Statistics:
             up, tokens that no id covers clipped).
         output_tokens: Output lengths.
         once: Share of the distinct blocks that are referenced once.
-        top_1: References that go to the most referenced 1 % of the distinct blocks (rounded up), as a share.
+        top_1: References that go to the most referenced 1 % of the distinct blocks (rounded down), as a share.
         reuse_gap_s: Seconds between two uses of a block, over all hits of an infinite cache.
         sharing: See `sharing`.
         columns: By optional column that is there: distinct values and share of requests where it is known.
@@ -121,7 +120,7 @@ def measure(trace: Trace) -> Statistics:
         input_tokens=_recorded(trace) or Spread.of(trace.input_tokens),
         output_tokens=Spread.of(trace.output_tokens),
         once=_share(int(np.count_nonzero(uses == 1)), trace.n_blocks),
-        top_1=_share(int(np.sort(uses)[::-1][: -(-trace.n_blocks // 100)].sum()), trace.n_refs),
+        top_1=_share(int(np.sort(uses)[::-1][: max(1, trace.n_blocks // 100)].sum()), trace.n_refs),
         reuse_gap_s=Spread.of(reuse_gaps_s(trace, before), GAPS, exact=True),
         sharing=sharing(trace, new, before),
         columns=columns(trace),
@@ -139,7 +138,7 @@ def first_uses(trace: Trace) -> Bool:
 def previous_use(trace: Trace) -> I32:
     """Return int32[n_refs]: the request that used the block last before, -1 at a first use."""
     request = np.repeat(np.arange(trace.n_requests, dtype=np.int32), trace.full_blocks)
-    later = chains.next_use(trace.block_ids)
+    later = trace.next_use
     before = np.full(trace.n_refs, -1, np.int32)
     again = later < trace.n_refs
     before[later[again]] = request[again]

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from workloads import progress
 from workloads.batch import BATCH_REFS, Batch
 from workloads.columns import I64, INT64_MAX
 from workloads.errors import TraceError
@@ -95,7 +96,7 @@ class ParquetTrace:
         Raises:
             TraceError: naming file, row group, row, field, what was expected and the fix.
         """
-        latest = 0.0
+        latest, done, what = 0.0, 0, f"reading {self.path.name}, requests"
         with _reading(self.path):
             file = self._open()
             for group in range(file.num_row_groups):
@@ -106,6 +107,8 @@ class ParquetTrace:
                     batch = self._batch(record, (group, row))
                     batch = checked(batch, self.manifest.block_tokens, latest, partial(self._at, batch))
                     row += batch.n_requests
+                    done += batch.n_requests
+                    progress.tell(what, done, self.n_requests)
                     latest = float(batch.arrival_s[-1]) if batch.n_requests else latest
                     yield from batch.pieces(refs)
 

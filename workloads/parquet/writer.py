@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads import validation
+from workloads import progress, validation
 from workloads.atomic import atomic_write
 from workloads.batch import BATCH_REFS, Batch, batch_of
 from workloads.errors import TraceError
@@ -69,6 +69,7 @@ def write_batches(batches: Iterable[Batch], path: str | os.PathLike[str], manife
                 group.add(_table(arrow, piece, schema), piece.n_refs, writer)
                 latest = float(piece.arrival_s[-1])
             done += good.n_requests
+            progress.tell(f"writing {file.name}, requests", done)
         if writer is None or done == 0:
             raise TraceError(f"{file}: no requests to write; a trace needs at least one request")
         group.flush(writer)

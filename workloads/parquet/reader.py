@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from workloads import progress
-from workloads.batch import BATCH_REFS, Batch
-from workloads.columns import I64, INT64_MAX
+from workloads import chains, progress, validation
+from workloads.batch import BATCH_REFS, U64, Batch
+from workloads.columns import I32, I64, INT32_MAX, INT64_MAX
 from workloads.errors import TraceError
 from workloads.manifest import Manifest
 from workloads.parquet.layout import KEY, REQUIRED, checked, decoded, placed, pyarrow
@@ -45,24 +45,34 @@ def read(path: str | os.PathLike[str], name: str | None = None, block_tokens: in
     }
     starts = np.cumsum([0, *(batch.n_requests for batch in batches)])
     counts = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    ids = np.concatenate([batch.block_ids for batch in batches])
-    if len(ids) and int(ids.max()) > INT64_MAX:  # more than a trace takes: their ranks do as well
-        ids = np.unique(ids, return_inverse=True)[1].astype(np.uint64)
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    ids = _narrow([batch.block_ids for batch in batches])
+    dense, n_blocks = chains.densify(ids)
     try:
-        trace = Trace.build(
-            name=name or file.manifest.name,
-            block_tokens=file.manifest.block_tokens,
-            offsets=np.concatenate(([0], np.cumsum(counts))),
-            block_ids=ids,
-            provenance=file.manifest.full_provenance(),
-            **columns,
-        )
+        validation.check_chains(offsets, dense, n_blocks, ids)  # all other rules: `layout.checked`
     except TraceError as error:
         at = int(np.searchsorted(starts, error.request or 0, side="right")) - 1
         file.refuse(batches[at], (error.request or 0) - int(starts[at]), error)
+    trace = Trace(
+        name=name or file.manifest.name,
+        block_tokens=file.manifest.block_tokens,
+        offsets=offsets,
+        block_ids=dense,
+        provenance=file.manifest.full_provenance(),
+        **columns,
+    )
     if file.manifest.fingerprint not in (None, trace.fingerprint):
         raise TraceError(f"{path}: contents do not match the stored fingerprint; fix: make the file again")
     return trace
+
+
+def _narrow(parts: list[U64]) -> I32 | I64:
+    """Return ids in a row, in the narrowest type that chains take; what is too wide for any as ranks."""
+    highest = max((int(part.max()) for part in parts if len(part)), default=0)
+    if highest <= INT32_MAX:
+        return np.concatenate([part.astype(np.int32) for part in parts])
+    ids = np.concatenate(parts)
+    return ids.view(np.int64) if highest <= INT64_MAX else np.unique(ids, return_inverse=True)[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from numba import types
 
 from sim.core import replay
 from sim.core.compiled import kernel
-from sim.core.stack import _bits
+from sim.core.stack import bits
 
 _ONE = np.uint64(1)
 
@@ -46,7 +46,7 @@ def _highest(word):
     """Return the number of the highest bit that is set."""
     for shift in (1, 2, 4, 8, 16, 32):
         word |= word >> np.uint64(shift)
-    return np.int64(_bits(word)) - 1
+    return np.int64(bits(word)) - 1
 
 
 @kernel(inline=True)

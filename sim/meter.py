@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -51,10 +52,12 @@ class Bar:
         self._clock = clock
         self._began_s = self._told_s = clock()
         self._what, self._since_s, self._first = "", 0.0, 0.0
-        self._shown = False
+        self._shown, self._process = False, os.getpid()
 
     def tell(self, what: str, done: float, total: float | None) -> None:
-        """Report how far some work is; a `workloads.progress.Sink`."""
+        """Report how far some work is; a `workloads.progress.Sink`. What forked processes do is not reported."""
+        if os.getpid() != self._process:
+            return
         now = self._clock()
         if what != self._what:
             self._what, self._since_s, self._first = what, now, done

@@ -100,13 +100,16 @@ def _arrivals(figure: Any, reuse: Reuse) -> None:
     edges, unit, scale = _windows(trace)
     counts = np.histogram(trace.arrival_s - trace.arrival_s[0], edges)[0]
     width = float(edges[1] - edges[0])
-    axes.stairs(counts / width, edges / scale, color=BLUE, fill=True, alpha=0.35)
-    axes.stairs(counts / width, edges / scale, color=BLUE, linewidth=1.4)
     mean = trace.n_requests / trace.span_s if trace.span_s else 0.0
-    axes.axhline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"mean {mean:,.3g}/s")
+    per, seconds = ("second", 1.0) if mean >= 0.5 else ("minute", 60.0) if mean >= 0.5 / 60 else ("hour", 3_600.0)
+    rates = counts * (seconds / width)
+    axes.stairs(rates, edges / scale, color=BLUE, fill=True, alpha=0.35)
+    axes.stairs(rates, edges / scale, color=BLUE, linewidth=1.4)
+    style = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}
+    axes.axhline(mean * seconds, label=f"mean {mean * seconds:,.3g} per {per}", **style)
     axes.set_xlabel(f"time since the first arrival ({unit})")
-    axes.set_ylabel("requests per second")
-    axes.set_title(f"Arrivals, means over {width:,.3g} s · {trace.name}")
+    axes.set_ylabel(f"requests per {per}")
+    axes.set_title(f"Arrivals, means over {_shown_s(width)} · {trace.name}")
     axes.set_ylim(bottom=0)
     axes.margins(x=0)
     axes.legend(loc="best")
@@ -139,7 +142,7 @@ def _working_set(figure: Any, reuse: Reuse) -> None:
     inside = [len(np.unique(trace.block_ids[low:high])) for low, high in pairwise(cuts.tolist())]
     axes.plot(edges / scale, new[cuts], color=INK, label="seen so far")
     width = float(edges[1] - edges[0])
-    axes.stairs(inside, edges / scale, color=BLUE, fill=True, alpha=0.35, label=f"used within {width:,.3g} s")
+    axes.stairs(inside, edges / scale, color=BLUE, fill=True, alpha=0.35, label=f"used within {_shown_s(width)}")
     axes.set_xlabel(f"time since the first arrival ({unit})")
     axes.set_ylabel("distinct blocks")
     axes.yaxis.set_major_formatter(thousands)
@@ -226,13 +229,23 @@ def _windows(trace: Trace) -> tuple[npt.NDArray[np.float64], str, float]:
     return np.linspace(0.0, span, WINDOWS + 1), unit, scale
 
 
+def _shown_s(seconds: float) -> str:
+    for unit, scale in (("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * scale:
+            return f"{seconds / scale:,.3g} {unit}"
+    return f"{seconds:,.3g} s"
+
+
 def _log_x(axes: Any) -> None:
     axes.set_xscale("log")
     _ticks(axes.xaxis)
 
 
 def _ticks(axis: Any) -> None:
+    """Put ticks at powers of ten, few enough for their labels; at 1, 2 and 5 where there are hardly any of those."""
     ticker = load("matplotlib.ticker")
-    axis.set_major_locator(ticker.LogLocator(numticks=7))
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if 0 < low < high < 100 * low else (1.0,)
+    axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=5))
     axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(thousands)

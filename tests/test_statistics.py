@@ -11,7 +11,7 @@ from hypothesis import given
 from small_traces import hand_trace, random_traces
 
 from sim.trace_info import CAPACITIES, trace_info
-from workloads import statistics
+from workloads import TraceError, load, statistics
 
 SPECS = {
     "conversation": "mooncake_conversation?partial_tail=block",
@@ -188,3 +188,15 @@ def test_a_trace_without_blocks_has_statistics():
 def test_sizes_that_make_no_sense_are_refused(capacity):
     with pytest.raises(ValueError, match="capacity"):
         trace_info(hand_trace([[0]], [10]), [capacity])
+
+
+def test_lengths_a_reader_changed_are_those_recorded(tmp_path):
+    lines = [f'{{"timestamp": {i}, "input_length": 15, "output_length": 1, "hash_ids": [0, 1]}}' for i in range(3)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    rounded = load(f"mooncake:{tmp_path}/t.jsonl?block=10&partial_tail=block")
+    assert rounded.input_tokens.tolist() == [20, 20, 20]
+    assert statistics.measure(rounded).input_tokens.mean == 15
+    assert statistics.measure(rounded.slice(0, 2)).input_tokens.mean == 20
+    broken = rounded.renamed("x", {"recorded_input_tokens": {"mean": 1}})
+    with pytest.raises(TraceError, match="expected a spread"):
+        statistics.measure(broken)

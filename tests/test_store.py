@@ -34,6 +34,11 @@ def written(trace: Trace, folder, kind: str) -> str:
     return f"{path}?block_tokens={trace.block_tokens}" if kind == "mooncake" else str(path)
 
 
+def nested(depth: int) -> dict:
+    """Return a provenance of parts of parts."""
+    return {"parts": [nested(depth - 1)]} if depth else {}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_manifest_survives(tmp_path, kind):
     again = load(written(TRACE, tmp_path, kind))
@@ -155,6 +160,7 @@ def test_older_files_are_refused_with_the_fix(tmp_path):
         ({"provenance": []}, "'provenance': expected dict"),
         ({"distinct_blocks": "5"}, "'distinct_blocks': expected int"),
         ({"block_tokens": 0}, "block_tokens"),
+        ({"provenance": nested(60)}, "nested more than 100 deep"),
     ],
 )
 def test_broken_manifests_are_refused(tmp_path, change, text):

@@ -180,6 +180,16 @@ def test_long_work_has_a_bar_on_a_terminal_and_lines_in_a_log(capsys, monkeypatc
     assert "counting: 11" in told(False, [(11.0, "counting", 11, None)], capsys, monkeypatch)
 
 
+def test_forked_processes_are_silent(capfd, monkeypatch):
+    bar = meter.Bar(lambda: 0.0)
+    bar._began_s = bar._told_s = -100.0
+    bar.tell("here", 1, 2)
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    bar.tell("elsewhere", 1, 2)
+    assert "here" in (said := capfd.readouterr().err)
+    assert "elsewhere" not in said
+
+
 def test_verbs_that_load_traces_report(capsys, monkeypatch):
     now = iter(range(0, 10**6, 20))
     monkeypatch.setattr(meter.Bar.__init__, "__defaults__", (lambda: float(next(now)),))

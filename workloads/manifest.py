@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from workloads.trace import Trace
 
 ORIGIN = ("source", "licence", "citation")
+MOST_NESTED = 100
+"""Levels of a provenance: a few per trace made of several made of several."""
 _KINDS = {"name": str, "block_tokens": int, **dict.fromkeys((*ORIGIN, "tool"), str), "provenance": dict}
 _OPTIONAL_KINDS = {"distinct_blocks": int, "fingerprint": str}
 
@@ -134,6 +136,16 @@ def decode(raw: bytes, form: str, version: int) -> Manifest:
         if type(said.get(key)) is not kind and not (key in _OPTIONAL_KINDS and said.get(key) is None):
             raise TraceError(f"manifest field {key!r}: expected {kind.__name__}, got {said.get(key)!r}", field=key)
     check_block_tokens(said["block_tokens"])
+    level: list[Any] = [said["provenance"]]
+    for _ in range(MOST_NESTED):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    if level:
+        raise TraceError(f"manifest field 'provenance': nested more than {MOST_NESTED} deep", field="provenance")
     return Manifest(**{item.name: said[item.name] for item in fields(Manifest)})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.columns import F64, I32, I64, Bool
+from workloads.errors import TraceError
 
 if TYPE_CHECKING:
     from workloads.trace import Trace
@@ -294,8 +295,13 @@ def _recorded(trace: Trace) -> Spread | None:
     said = trace.provenance.get("recorded_input_tokens")
     if not isinstance(said, Mapping) or "steps" in trace.provenance:
         return None
-    percentiles = {int(percent): value for percent, value in said["percentiles"].items()}
-    return Spread(said["mean"], percentiles, said["largest"])
+    try:
+        percentiles = {int(percent): float(value) for percent, value in said["percentiles"].items()}
+        return Spread(float(said["mean"]), percentiles, float(said["largest"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise TraceError(
+            f"{trace.name}: provenance field 'recorded_input_tokens': expected a spread, got {said}"
+        ) from None
 
 
 def _share(part: int, whole: int) -> float:

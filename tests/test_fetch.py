@@ -165,6 +165,14 @@ def test_bad_arguments(own_cache: Path) -> None:
         fetch.fetch("moncake")
     with pytest.raises(TraceError, match="http"):
         fetch.fetch("mooncake", "file:///etc")
+    with pytest.raises(TraceError, match="unknown trace of mooncake 'bailian_a'"):
+        fetch.fetch("mooncake", only=["bailian_a"])
+
+
+def test_one_of_a_collection(server: Server) -> None:
+    (path,) = fetch.fetch("mooncake", server.url, only=["mooncake_synthetic"])
+    assert path.read_bytes() == TWO
+    assert server.requests == ["/repo/r2/synthetic_trace.jsonl"]
 
 
 def test_pins_match_the_real_files(trace_path: Callable[[str], Path]) -> None:

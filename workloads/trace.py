@@ -273,10 +273,10 @@ class Trace:
         return self.sample(fraction, seed)
 
     def take(self, rows: I64, name: str, step: str) -> Trace:
-        """Return the given rows (ascending) as a trace; cutting cannot break what :meth:`build` checked.
+        """Return the given rows as a trace; cutting cannot break what :meth:`build` checked.
 
         Args:
-            rows: int64[m] request indices.
+            rows: int64[m] request indices, ascending (or the caller sets other arrival times).
             name: Name of the result.
             step: What was done, for the provenance.
         """

@@ -36,8 +36,8 @@ fuzz: $(VENV)/.installed-dev  ## coverage-guided fuzzing of the trace readers; A
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz_traces.py -max_total_time=60 $(ARGS)
 
-PLAIN := $(patsubst %,tests/test_%.py,engine optimum simulate sglang lmcache cpu_tier kvbm trtllm mooncake_store stack \
-  streaming) $(patsubst %,tests/test_zoo.py::test_%,by_hand equal_their_twins_in_flat_accounting \
+PLAIN := $(patsubst %,tests/test_%.py,engine optimum packing simulate sglang lmcache cpu_tier kvbm trtllm mooncake_store \
+  stack streaming) $(patsubst %,tests/test_zoo.py::test_%,by_hand equal_their_twins_in_flat_accounting \
   equal_their_twins_in_prefix_accounting) tests/test_explain.py::test_the_shadow_oracle_equals_brute_force
 
 $(VENV)/bin/python:

@@ -76,7 +76,7 @@ def stream(
     if batch_refs < 1:
         raise ValueError(f"batch_refs {batch_refs}: expected at least 1")
     file = path if isinstance(path, ParquetTrace) else open_parquet(path)
-    capacity_blocks = parse_capacity(capacity, file.header.distinct_blocks)
+    capacity_blocks = parse_capacity(capacity, file.manifest.distinct_blocks)
     compiled = None
     if not isinstance(policy, str) or policy not in (NATIVE, *engine.policies):
         if engine.run_user is None:
@@ -112,7 +112,7 @@ def measure(file: ParquetTrace) -> Size:
     """Read the prompt lengths of a file, no other column."""
     refs, largest, exact = 0, 0, 0
     for tokens in file.input_tokens():
-        blocks, tail = np.divmod(np.maximum(tokens, 0), file.header.block_tokens)
+        blocks, tail = np.divmod(np.maximum(tokens, 0), file.manifest.block_tokens)
         refs += int(blocks.sum())
         largest = max(largest, int(blocks.max(initial=0)))
         exact += int(np.count_nonzero((tail == 0) & (blocks > 0)))
@@ -169,9 +169,9 @@ class _Replay:
         options: Options,
         batch_refs: int,
     ) -> None:
-        block_tokens, ghosts = file.header.block_tokens, options.ghost_blocks if compiled else 0
+        block_tokens, ghosts = file.manifest.block_tokens, options.ghost_blocks if compiled else 0
         n_ids = _ids_at_once(size, capacity_blocks, ghosts, batch_refs)
-        self.size, self.refs, self.seen = size, 0, _Seen(file.header.name, block_tokens)
+        self.size, self.refs, self.seen = size, 0, _Seen(file.manifest.name, block_tokens)
         self._file, self._capacity_blocks, self._block_tokens = file, capacity_blocks, block_tokens
         self._ids = idmap.new_idmap(n_ids)
         self._steps: NativeSteps | PolicySteps

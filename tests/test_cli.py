@@ -104,7 +104,7 @@ def test_listings(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("panel", "train", "--traces", "synthetic") == 0
     assert "SYNTHETIC" in capsys.readouterr().out
     assert run("trace", "info", TRACE) == 0
-    assert "400 requests" in capsys.readouterr().out
+    assert "400 in 855 s" in capsys.readouterr().out
 
 
 def test_convert_keeps_the_fingerprint(tmp_path: Path) -> None:

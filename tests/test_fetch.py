@@ -55,7 +55,9 @@ def server(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
         fetch.RemoteFile("mooncake_conversation", "r1/conversation_trace.jsonl", hashlib.sha256(ONE).hexdigest()),
         fetch.RemoteFile("mooncake_synthetic", "r2/synthetic_trace.jsonl", hashlib.sha256(TWO).hexdigest()),
     )
-    monkeypatch.setattr(fetch, "COLLECTIONS", {"mooncake": fetch.Collection("http://127.0.0.1:9/unset", files)})
+    monkeypatch.setattr(
+        fetch, "COLLECTIONS", {"mooncake": fetch.Collection("http://127.0.0.1:9/unset", files, "MIT", "A. Author")}
+    )
     running = Server()
     running.serve("r1/conversation_trace.jsonl", ONE)
     running.serve("r2/synthetic_trace.jsonl", TWO)
@@ -163,11 +165,19 @@ def test_bad_arguments(own_cache: Path) -> None:
         fetch.fetch("moncake")
     with pytest.raises(TraceError, match="http"):
         fetch.fetch("mooncake", "file:///etc")
+    with pytest.raises(TraceError, match="unknown trace of mooncake 'bailian_a'"):
+        fetch.fetch("mooncake", only=["bailian_a"])
+
+
+def test_one_of_a_collection(server: Server) -> None:
+    (path,) = fetch.fetch("mooncake", server.url, only=["mooncake_synthetic"])
+    assert path.read_bytes() == TWO
+    assert server.requests == ["/repo/r2/synthetic_trace.jsonl"]
 
 
 def test_pins_match_the_real_files(trace_path: Callable[[str], Path]) -> None:
     pins = {file.trace: file.sha256 for file in fetch.COLLECTIONS["mooncake"].files}
-    assert set(pins) == {"mooncake_conversation", "mooncake_synthetic", "mooncake_toolagent"}
+    assert set(pins) == {"mooncake_arxiv", "mooncake_conversation", "mooncake_synthetic", "mooncake_toolagent"}
     for name in ("mooncake_conversation", "mooncake_synthetic"):
         data = trace_path(name).read_bytes()
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data

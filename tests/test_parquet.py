@@ -16,11 +16,12 @@ from sim import stream
 from sim.cli import main
 from workloads import TraceError, load, parquet
 from workloads.batch import Batch, batch_of
+from workloads.manifest import Manifest
 from workloads.parquet import layout
 from workloads.synthetic import chat
 
 TRACE = hand_trace([[0, 1], [0], [2, 3, 4]], [25, 13, 30], session=[5, 5, -1], turn=[0, 1, -1], priority=[-7, 0, 3])
-HEADER = parquet.Header("rows", 10)
+HEADER = Manifest("rows", 10)
 ROWS = {
     "arrival_s": arrow.array([0.0, 1.0, 2.0]),
     "input_tokens": arrow.array([25, 13, 30], arrow.int32()),
@@ -33,7 +34,7 @@ ROWS = {
 def file(tmp_path):
     """Return a function that writes columns with pyarrow, two rows per row group; None drops one."""
 
-    def write(header: bytes | None = layout.encode(HEADER), **changed):
+    def write(header: bytes | None = layout.encoded(HEADER), **changed):
         table = arrow.table({name: column for name, column in (ROWS | changed).items() if column is not None})
         if header is not None:
             table = table.replace_schema_metadata({layout.KEY: header})
@@ -110,10 +111,13 @@ REFUSED = {
     "flat": ({"block_ids": arrow.array([7, 8, 9])}, "column 'block_ids': expected a list of uint64, got int64"),
     "missing": ({"output_tokens": None}, "no column 'output_tokens'.*fix"),
     "no header": ({"header": None}, "the block size is unknown; fix: .*block_tokens=64"),
-    "no JSON": ({"header": b"{"}, "metadata key 'kvevolve': .*no JSON"),
-    "version": ({"header": layout.encode(HEADER).replace(b'"version": 1', b'"version": 2')}, "version 1, got .*2"),
-    "name": ({"header": layout.encode(HEADER).replace(b'"rows"', b"5")}, "metadata field 'name': expected str, got 5"),
-    "fingerprint": ({"header": layout.encode(parquet.Header("rows", 10, fingerprint="0"))}, "stored fingerprint; fix"),
+    "no JSON": ({"header": b"{"}, "metadata key 'kvevolve': its manifest is not JSON; fix"),
+    "version": (
+        {"header": layout.encoded(HEADER).replace(b'"version": 2', b'"version": 1')},
+        "version 2, got .*1.*fix: make",
+    ),
+    "name": ({"header": layout.encoded(HEADER).replace(b'"rows"', b"5")}, "manifest field 'name': expected str, got 5"),
+    "fingerprint": ({"header": layout.encoded(Manifest("rows", 10, fingerprint="0"))}, "stored fingerprint; fix"),
 }
 
 

@@ -18,6 +18,7 @@ from sim.simulation import PolicyError, simulate
 from sim.streaming import stream
 from workloads import Trace, TraceError, parquet
 from workloads.batch import Batch, batch_of
+from workloads.manifest import Manifest
 
 SOURCES = {
     "timeless": "def priority(block, cache):\n    return block.released\n",
@@ -120,7 +121,7 @@ def test_a_broken_chain_is_refused_with_its_place(tmp_path):
     text = r"row group 0, row 1: field 'block_ids': block id 8 at position 1 follows block id 9"
     ids, tokens = np.array([7, 8, 9, 8], np.uint64), np.array([4, 4], np.int32)
     batch = Batch(np.array([0, 2, 4]), ids, np.zeros(2), tokens, tokens)
-    parquet.write_batches([batch], path, parquet.Header("chains", 2))
+    parquet.write_batches([batch], path, Manifest("chains", 2))
     with pytest.raises(TraceError, match=text):
         stream(path, "native", 4)
     with pytest.raises(TraceError, match=text):
@@ -140,7 +141,7 @@ def test_a_broken_chain_is_refused_with_its_place(tmp_path):
 )
 def test_what_cannot_be_streamed_is_refused(tmp_path, options, text):
     path = tmp_path / "a.parquet"
-    parquet.write_batches([batch_of(hand_trace([[0]], [10]))], path, parquet.Header("small", 10))
+    parquet.write_batches([batch_of(hand_trace([[0]], [10]))], path, Manifest("small", 10))
     with pytest.raises(ValueError, match=text):
         stream(path, "lru", **({"capacity": 4} | options))
 

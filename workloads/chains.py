@@ -59,6 +59,8 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
     n_refs = len(ids)
     if n_refs == 0:
         return np.empty(0, np.int32), 0
+    if is_dense(ids):
+        return ids.astype(np.int32), int(ids.max()) + 1
     if int(ids.max()) > 8 * n_refs + 1_000_000:  # sparse ids: compress the range before using a table
         ids = np.unique(ids, return_inverse=True)[1].astype(np.int64)
     number = Numbering(int(ids.max()) + 1)
@@ -72,6 +74,15 @@ def row_chunks(offsets: I64) -> Iterator[tuple[int, int]]:
     """Yield ``(start, stop)`` of consecutive rows that hold about :data:`CHUNK_REFS` references together."""
     cuts = np.searchsorted(offsets, np.arange(CHUNK_REFS, offsets[-1], CHUNK_REFS)).tolist()
     yield from ((start, stop) for start, stop in pairwise([0, *cuts, len(offsets) - 1]) if start < stop)
+
+
+def is_dense(ids: I64 | I32) -> bool:
+    """Return whether ids are 0..n-1 in order of first appearance."""
+    if len(ids) == 0:
+        return True
+    if ids[0] != 0 or int(ids.max()) >= len(ids):
+        return False
+    return int(ids.min()) == 0 and int(np.diff(np.maximum.accumulate(ids)).max(initial=0)) <= 1
 
 
 def predecessors(offsets: I64, ids: I32) -> I32:

@@ -47,18 +47,26 @@ def concat(traces: Sequence[Trace], name: str, gap_s: float = 0.0) -> Trace:
     return interleave(traces, np.concatenate(arrivals), name, f"concat gap_s={gap_s:g}")
 
 
-def merge(traces: Sequence[Trace], name: str) -> Trace:
+def merge(traces: Sequence[Trace], name: str, starts_s: Sequence[float] | None = None) -> Trace:
     """Interleave traces by arrival time, ties in the order given; ids and sessions namespaced as in :func:`concat`.
 
     Args:
         traces: At least one; all of one block size.
         name: Name of the result.
+        starts_s: When the first request of each trace arrives, seconds >= 0; None: each keeps its own times.
 
     Raises:
-        TraceError: no traces or different block sizes.
+        TraceError: no traces, different block sizes, or starts that are not a time for each.
     """
     _check(traces)
-    return interleave(traces, np.concatenate([trace.arrival_s for trace in traces]), name, "merge")
+    if starts_s is None:
+        return interleave(traces, np.concatenate([trace.arrival_s for trace in traces]), name, "merge")
+    if len(starts_s) != len(traces) or not all(isfinite(start) and start >= 0 for start in starts_s):
+        raise TraceError(f"merge: starts_s {list(starts_s)}: expected {len(traces)} finite seconds >= 0")
+    moved = [trace.arrival_s - trace.arrival_s[0] + start for trace, start in zip(traces, starts_s, strict=True)]
+    return interleave(
+        traces, np.concatenate(moved), name, f"merge, starting at {', '.join(f'{s:g}' for s in starts_s)} s"
+    )
 
 
 def _check(traces: Sequence[Trace]) -> None:

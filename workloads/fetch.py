@@ -1,14 +1,15 @@
 """Public traces downloaded into the user cache, each file checked against a pinned SHA-256.
 
-Knows URLs, checksums and how a download fails. Must not know trace formats. Licence of the Mooncake traces:
-Apache-2.0 (kvcache-ai/Mooncake); cite Qin et al., "Mooncake", USENIX FAST'25.
+Knows URLs, checksums, licences and how a download fails. Must not know trace formats. Where a checksum was not measured
+on the file itself, it is that of a public registry of traces that agrees with ours on the files both know
+(conversation, synthetic).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -52,36 +53,113 @@ class Collection:
     Attributes:
         base_url: Where they lie by default.
         files: The files.
+        licence: Under which they may be used, as an SPDX expression.
+        citation: What to cite.
     """
 
     base_url: str
     files: tuple[RemoteFile, ...]
+    licence: str
+    citation: str
 
 
 _FAST25 = "FAST25-release/traces"
 _RELEASE = "3cca71daccf2a7afb8fe3f0295358f70e3a69fdb"  # the FAST'25 trace release, February 2025
+_BAILIAN = "5f7439c51ec248a0c585f7d90a41a6f57773b912"
+_AZURE = "790921015d50dd6aae7f7e47f39ba0e235ad6b08/data"
+
+MOONCAKE = Collection(
+    base_url="https://raw.githubusercontent.com/kvcache-ai/Mooncake",
+    licence="Apache-2.0",
+    citation="Qin et al., Mooncake: Trading More Storage for Less Computation, USENIX FAST'25",
+    files=(
+        RemoteFile(
+            "mooncake_conversation",
+            f"a2a4b18ac537fd798d50e6e9f57031ce86419a37/{_FAST25}/conversation_trace.jsonl",
+            "b8cbb061a85206d729d91cdc2981f43c9e0d99209dce588d3af5f7934408b9df",
+        ),
+        RemoteFile(
+            "mooncake_synthetic",
+            f"{_RELEASE}/{_FAST25}/synthetic_trace.jsonl",
+            "bd070915a98fc0ed264d7cfef2ce746002eb3076a695ec31ba2674c0111ec131",
+        ),
+        RemoteFile(  # checksum as published by a third party, not measured here; so are those below but Azure's
+            "mooncake_toolagent",
+            f"{_RELEASE}/{_FAST25}/toolagent_trace.jsonl",
+            "48a2db1a13d3bc05e6330140c64f604ba366df20d3c9e128b5c35a01c1fa5f71",
+        ),
+        RemoteFile(
+            "mooncake_arxiv",
+            "9fbd622256e7a26aeea9f038e316eeb58203c102/FAST25-release/arxiv-trace/mooncake_trace.jsonl",
+            "b434f1816a707f4bac697235588184ebc374c9907cb981bb65fb0643471fe711",
+        ),
+    ),
+)
+
+BAILIAN = Collection(
+    base_url="https://media.githubusercontent.com/media/alibaba-edu/qwen-bailian-usagetraces-anon",
+    licence="Apache-2.0",
+    citation="Wang et al., KVCache Cache in the Wild, USENIX ATC'25, arXiv 2506.02634",
+    files=(
+        RemoteFile(
+            "bailian_a",
+            f"{_BAILIAN}/qwen_traceA_blksz_16.jsonl",
+            "07cedc9ed8aff301994ac68ed4aede8123b7603673575eeba9dd677de663db17",
+        ),
+        RemoteFile(
+            "bailian_b",
+            f"{_BAILIAN}/qwen_traceB_blksz_16.jsonl",
+            "68e3f98e2d601d60d0abf4b89bc8a3654372abab7b1cde6373a13d0054379d59",
+        ),
+        RemoteFile(
+            "bailian_coder",
+            f"{_BAILIAN}/qwen_coder_blksz_16.jsonl",
+            "3d74974cebb7bccb69b1ca6ea210a44d9a3033443c0271ed015327284dea1aff",
+        ),
+        RemoteFile(
+            "bailian_thinking",
+            f"{_BAILIAN}/qwen_thinking_blksz_16.jsonl",
+            "41ac36d9d1b54d084eeb6b05e9d142ba9d02f8bf79cfc9fff418d8ab7cdee906",
+        ),
+    ),
+)
+
+BURSTGPT = Collection(
+    base_url="https://github.com/HPMLL/BurstGPT/releases/download",
+    licence="CC-BY-4.0",
+    citation="Wang et al., BurstGPT, arXiv 2401.17644",
+    files=(
+        RemoteFile(
+            "burstgpt",
+            "v2.0/BurstGPT_1.csv",
+            "4bb3783693d0a435686fbfc885615d2349bd067239079fa4b749f2e679e12122",
+        ),
+    ),
+)
+
+AZURE = Collection(
+    base_url="https://raw.githubusercontent.com/Azure/AzurePublicDataset",
+    licence="CC-BY-4.0",
+    citation="Patel et al., Splitwise: Efficient Generative LLM Inference Using Phase Splitting, ISCA 2024",
+    files=(
+        RemoteFile(
+            "azure2023",
+            f"{_AZURE}/AzureLLMInferenceTrace_code.csv",
+            "54e9a6d2a4bd06ba1e060304b900abbc74cbea53de96506e60fe5bb4f2277fb6",
+        ),
+        RemoteFile(
+            "azure2023",
+            f"{_AZURE}/AzureLLMInferenceTrace_conv.csv",
+            "2f1e5b666d4e3055fdbba98598ce2ec307767b9064e03e2fa46676dbcc7d0bf8",
+        ),
+    ),
+)
 
 COLLECTIONS: Mapping[str, Collection] = {
-    "mooncake": Collection(
-        base_url="https://raw.githubusercontent.com/kvcache-ai/Mooncake",
-        files=(
-            RemoteFile(
-                "mooncake_conversation",
-                f"a2a4b18ac537fd798d50e6e9f57031ce86419a37/{_FAST25}/conversation_trace.jsonl",
-                "b8cbb061a85206d729d91cdc2981f43c9e0d99209dce588d3af5f7934408b9df",
-            ),
-            RemoteFile(
-                "mooncake_synthetic",
-                f"{_RELEASE}/{_FAST25}/synthetic_trace.jsonl",
-                "bd070915a98fc0ed264d7cfef2ce746002eb3076a695ec31ba2674c0111ec131",
-            ),
-            RemoteFile(  # checksum as published by a third party, not measured here
-                "mooncake_toolagent",
-                f"{_RELEASE}/{_FAST25}/toolagent_trace.jsonl",
-                "48a2db1a13d3bc05e6330140c64f604ba366df20d3c9e128b5c35a01c1fa5f71",
-            ),
-        ),
-    )
+    "mooncake": MOONCAKE,
+    "bailian": BAILIAN,
+    "burstgpt": BURSTGPT,
+    "azure2023": AZURE,
 }
 
 
@@ -90,6 +168,7 @@ def fetch(
     base_url: str | None = None,
     progress: Progress | None = None,
     timeout_s: float = TIMEOUT_S,
+    only: Sequence[str] = (),
 ) -> list[Path]:
     """Download a collection into the user cache, where its traces are found by their short names.
 
@@ -97,25 +176,33 @@ def fetch(
     fails, those before it stay.
 
     Args:
-        collection: Name of the collection; ``mooncake``.
+        collection: Name of the collection, see `COLLECTIONS`.
         base_url: Another place to take the files from; default ``$KVEVOLVE_FETCH_BASE_URL``, else the collection's.
         progress: Called as ``progress(file name, bytes so far, total bytes or None)``.
         timeout_s: Longest wait for the server at any point, in seconds.
+        only: Short names of the traces wanted; default: all.
 
     Returns:
         The local files, in the collection's order.
 
     Raises:
-        TraceError: unknown collection, HTTP error, no network, truncated or altered file, or no room to write it.
+        TraceError: unknown collection or trace, HTTP error, no network, truncated or altered file, or no room to
+            write it.
     """
     if collection not in COLLECTIONS:
         raise unknown_name("collection", collection, COLLECTIONS)
     chosen = COLLECTIONS[collection]
+    names = [file.trace for file in chosen.files]
+    for name in only:
+        if name not in names:
+            raise unknown_name(f"trace of {collection}", name, names)
     base = (base_url or os.environ.get(BASE_URL_VARIABLE) or chosen.base_url).rstrip("/")
     if urlsplit(base).scheme not in ("http", "https"):
         raise TraceError(f"base URL {base!r}: expected http:// or https://")
     local = []
     for file in chosen.files:
+        if only and file.trace not in only:
+            continue
         target = fetched_dir() / file.trace / Path(file.path).name
         if not (target.is_file() and file_sha256(target) == file.sha256):
             _download(f"{base}/{file.path}", file, target, progress, timeout_s)

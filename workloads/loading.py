@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from workloads import formats, locate, synthetic
+from workloads import formats, locate, sidecar, synthetic
 from workloads.errors import TraceError, unknown_name
+from workloads.manifest import stated
 from workloads.materialise import materialise
 from workloads.trace import Trace
 
@@ -62,11 +63,12 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
         return _call(partial(specs.generate, fitted), options, target)
     module, path, reading, laying = file_of(spec)
     found = module.read(path, **reading)
-    if laying is None:
-        if sessions:
-            raise _no_sessions(str(path))
-        return found  # type: ignore[no-any-return]
-    return materialise(found.hash_split(*sessions) if sessions else found, **laying)
+    if sessions and laying is None:
+        raise _no_sessions(str(path))
+    if laying is not None:
+        found = materialise(found.hash_split(*sessions) if sessions else found, **laying)
+    trace = sidecar.attached(found, path, named="name" in reading | (laying or {}))
+    return stated(trace, **locate.KNOWN_TRACES[target].origin) if target in locate.KNOWN_TRACES else trace
 
 
 def file_of(spec: str) -> tuple[ModuleType, Path, dict[str, Any], dict[str, Any] | None]:
@@ -158,9 +160,9 @@ def _needed(parameters: Mapping[str, inspect.Parameter], given: Options, what: s
 def _fitting(key: str, value: object, annotation: str, what: str) -> object:
     """Return the value in the kind the parameter asks for."""
     kinds = {part.strip() for part in annotation.split("|")}
-    if value is None and "None" in kinds:
-        return None
-    if isinstance(value, bool):
+    if value is None:
+        fits = "None" in kinds
+    elif isinstance(value, bool):
         fits = "bool" in kinds
     elif "bool" in kinds and value in (0, 1):
         return bool(value)

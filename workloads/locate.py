@@ -27,6 +27,9 @@ class KnownTrace:
         files: File names within the folder, best first.
         options: Reader and materialisation options that go with the name.
         note: What those options are, for listings.
+        source: Where it comes from, with the revision.
+        licence: Under which it may be used, as an SPDX expression.
+        citation: What to cite.
     """
 
     name: str
@@ -34,33 +37,55 @@ class KnownTrace:
     files: tuple[str, ...]
     options: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Source, licence and citation."""
+        return {"source": self.source, "licence": self.licence, "citation": self.citation}
+
+
+_FAST25 = "github.com/kvcache-ai/Mooncake@3b5a594 FAST25-release"
+_QIN = "Qin et al., Mooncake: Trading More Storage for Less Computation, USENIX FAST'25"
 
 
 def _known() -> dict[str, KnownTrace]:
     weka = {"window_s": 14_400.0, "max_gap_s": 300.0, "shared_prefix": True, "block_tokens": 512, "seed": 0}
     entries = (
+        _mooncake("mooncake_conversation", "conversation_trace"),
+        _mooncake("mooncake_synthetic", "synthetic_trace"),
+        _mooncake("mooncake_toolagent", "toolagent_trace"),
+        _mooncake("mooncake_arxiv", "mooncake_trace", "arxiv-trace"),
         KnownTrace(
-            "mooncake_conversation",
+            "mooncake_toolagent_1000",
             "mooncake",
-            ("conversation_trace.jsonl.gz", "conversation_trace.jsonl"),
+            ("mooncake_trace_1000.jsonl.gz", "mooncake_trace_1000.jsonl"),
             note="b512",
+            source="github.com/wxsms/dynamo@2a6da14 lib/bench/testdata/mooncake_trace_1000.jsonl",
+            licence="Apache-2.0",
+            citation=_QIN,
         ),
-        KnownTrace(
-            "mooncake_synthetic", "mooncake", ("synthetic_trace.jsonl.gz", "synthetic_trace.jsonl"), note="b512"
-        ),
-        KnownTrace(
-            "mooncake_toolagent", "mooncake", ("toolagent_trace.jsonl.gz", "toolagent_trace.jsonl"), note="b512"
-        ),
-        KnownTrace("mooncake_toolagent_1000", "mooncake", ("mooncake_trace_1000.jsonl.gz",), note="b512"),
         KnownTrace(
             "ragpulse",
             "kvt1",
             ("ragpulse_b16.kvt1.gz",),
             {"repair": "clip_input"},
             "b16, uncovered tail tokens clipped",
+            "github.com/flashserve/RAGPulse@3672232d",
+            "MIT",
+            "RAGPulse technical report, arXiv 2511.12979",
         ),
         KnownTrace(
-            "lmcache_agent", "kvsess1", ("lmcache_agent_sessions.jsonl.gz",), {"window_s": 600.0}, "L1: 10 min, b16"
+            "lmcache_agent",
+            "kvsess1",
+            ("lmcache_agent_sessions.jsonl.gz",),
+            {"window_s": 600.0},
+            "L1: 10 min, b16",
+            "github.com/LMCache/lmcache-agent-trace@16a14ada",
+            "Apache-2.0",
+            "LMCache, lmcache-agent-trace",
         ),
         KnownTrace(
             "taubench_airline",
@@ -68,6 +93,9 @@ def _known() -> dict[str, KnownTrace]:
             ("taubench_airline_sessions.jsonl.gz",),
             {"window_s": 600.0, "think_s": 3.0},
             "T1: 10 min, think 3 s, b16",
+            "github.com/sierra-research/tau-bench@59a200c6 historical_trajectories/gpt-4o-airline.json",
+            "MIT",
+            "Yao et al., tau-bench, 2024",
         ),
         KnownTrace(
             "cc_weka_v8",
@@ -75,9 +103,19 @@ def _known() -> dict[str, KnownTrace]:
             ("cc_weka_v8_sessions.jsonl.gz",),
             weka,
             "W4: 4 h, gaps <= 300 s, shared system prefix, b512",
+            "github.com/callanjfox/kv-cache-tester@94f6046d",
+            "Apache-2.0",
+            "C. Fox, WEKA, kv-cache-tester",
         ),
     )
     return {entry.name: entry for entry in entries}
+
+
+def _mooncake(name: str, stem: str, folder: str = "traces") -> KnownTrace:
+    """Return the entry of a trace of the FAST'25 release."""
+    files = (f"{stem}.jsonl.gz", f"{stem}.jsonl")
+    source = f"{_FAST25}/{folder}/{stem}.jsonl"
+    return KnownTrace(name, "mooncake", files, note="b512", source=source, licence="Apache-2.0", citation=_QIN)
 
 
 KNOWN_TRACES: Mapping[str, KnownTrace] = MappingProxyType(_known())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads import chains, runs
+from workloads import chains, progress, runs
 from workloads.batch import BATCH_REFS, Batch
 from workloads.columns import F64, I32, I64
 from workloads.errors import TraceError
@@ -198,6 +198,7 @@ def _arrivals_ms(
     draw = random.Random(seed)
     arrival_ms = np.empty(sessions.n_requests, np.float64)
     for session in range(sessions.n_sessions):
+        progress.tell("laying out sessions", session, sessions.n_sessions)
         rows = slice(int(sessions.session_rows[session]), int(sessions.session_rows[session + 1]))
         if use_recorded_starts or window_s is None:
             start_ms = float(sessions.abs_start_ms[session])
@@ -211,6 +212,7 @@ def _arrivals_ms(
             gaps[1:] = np.minimum(gaps[1:], max_gap_s * 1000.0)
             offset_ms = np.cumsum(gaps)
         arrival_ms[rows] = start_ms + offset_ms
+    progress.tell("laying out sessions", sessions.n_sessions, sessions.n_sessions)
     return np.round(arrival_ms, 1)
 
 

@@ -1,12 +1,14 @@
 """Traces as ``.npz`` files.
 
-Knows the stored layout and its version. Must not know where a trace came from or what it is for. Nothing derived is
-stored: in particular no next uses, so a process that loads a trace does not hold its future in another form.
+An archive of uncompressed arrays, one per column of :class:`workloads.trace.Trace` that is there, with its name, type
+and unit (``offsets`` int64, ``arrival_s`` float64 in seconds, every other int32), and ``meta``: the manifest as UTF-8
+JSON (:class:`workloads.manifest.Manifest`), with format and version. Knows that layout. Must not know where a trace
+came from or what it is for. Nothing derived is stored: in particular no next uses, so a process that loads a trace does
+not hold its future in another form.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 import zlib
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workloads import validation
+from workloads import manifest, validation
 from workloads.atomic import atomic_write
 from workloads.columns import F64, I32, I64
 from workloads.errors import TraceError
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from workloads.trace import Trace
 
 FORMAT = "kvevolve-trace"
-VERSION = 1
+VERSION = 2
 SUMMARY = "kvevolve's own: fast, exact, with its manifest"
 SUFFIXES = (".npz",)
 _META = "meta"
@@ -58,15 +60,7 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    meta = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": trace.name,
-        "block_tokens": trace.block_tokens,
-        "fingerprint": trace.fingerprint,
-        "provenance": trace.provenance,
-    }
-    text = np.frombuffer(json.dumps(meta, allow_nan=False).encode(), np.uint8)
+    text = np.frombuffer(manifest.encode(manifest.manifest_of(trace), FORMAT, VERSION), np.uint8)
     members: dict[str, Any] = {_META: text, **trace.columns()}
     with atomic_write(Path(path)) as handle:
         np.savez(handle, **members)
@@ -107,7 +101,10 @@ def _read_members(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 def _assemble(members: dict[str, np.ndarray[Any, Any]]) -> Trace:
     from workloads.trace import OPTIONAL_COLUMNS, Trace
 
-    meta = _meta(members.pop(_META, None))
+    raw = members.pop(_META, None)
+    if raw is None or raw.dtype != np.uint8:
+        raise TraceError(f"no {FORMAT} manifest in it")
+    said = manifest.decode(raw.tobytes(), FORMAT, VERSION)
     missing = [name for name in _REQUIRED if name not in members]
     strange = sorted(set(members) - set(_REQUIRED) - set(OPTIONAL_COLUMNS))
     if missing or strange:
@@ -119,34 +116,15 @@ def _assemble(members: dict[str, np.ndarray[Any, Any]]) -> Trace:
             raise TraceError(f"column {name!r}: expected 1-d {want}, got {column.ndim}-d {column.dtype}", field=name)
         columns[name] = column
     trace = Trace(
-        name=str(meta["name"]),
-        block_tokens=meta["block_tokens"],
-        provenance=dict(meta["provenance"]),
+        name=said.name,
+        block_tokens=said.block_tokens,
+        provenance=said.full_provenance(),
         **columns,  # type: ignore[arg-type]
     )
     validation.check_stored(trace)
-    if trace.fingerprint != meta["fingerprint"]:
+    if trace.fingerprint != said.fingerprint:
         raise TraceError("contents do not match the stored fingerprint")
     return trace
-
-
-def _meta(raw: np.ndarray[Any, Any] | None) -> dict[str, Any]:
-    """Decode and check the header member."""
-    if raw is None or raw.dtype != np.uint8:
-        raise TraceError(f"no {FORMAT} header in it")
-    try:
-        meta = json.loads(raw.tobytes().decode())
-    except ValueError:
-        raise TraceError("its header is not JSON") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise TraceError(f"its header does not say format {FORMAT!r}")
-    if meta.get("version") != VERSION:
-        raise TraceError(f"format version {meta.get('version')!r}, this program reads {VERSION}")
-    kinds = {"name": str, "block_tokens": int, "fingerprint": str, "provenance": dict}
-    for key, kind in kinds.items():
-        if not isinstance(meta.get(key), kind):
-            raise TraceError(f"header field {key!r}: expected {kind.__name__}, got {meta.get(key)!r}")
-    return meta
 
 
 def _refused(path: str | os.PathLike[str], reason: str) -> TraceError:

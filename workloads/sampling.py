@@ -88,14 +88,14 @@ def spatial_sample(trace: Trace, rate: float, seed: int = 0) -> Sample:
     """
     if not 0 < rate <= 1:
         raise TraceError(f"spatial_sample: rate {rate}: expected 0 < rate <= 1")
-    rows = np.flatnonzero(_hashed(groups(trace), seed) < rate)
+    rows = np.flatnonzero(hashed(groups(trace), seed) < rate)
     if not len(rows):
         raise TraceError(f"{trace.name}: no request group is kept at rate {rate:g}, seed {seed} - fix: a higher rate")
     kept = trace.take(rows, f"{trace.name}[spatial {rate:g}/{seed}]", f"spatial sample {rate:g} seed {seed}")
     return Sample(kept, rate, seed, kept.n_blocks / max(trace.n_blocks, 1), rows)
 
 
-def _hashed(labels: I64, seed: int) -> npt.NDArray[np.float64]:
+def hashed(labels: I64, seed: int) -> npt.NDArray[np.float64]:
     """Return float64[n] in [0, 1), a function of label and seed (SplitMix64 finaliser, Steele et al. 2014)."""
     mixed = labels.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

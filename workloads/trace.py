@@ -21,6 +21,7 @@ import numpy.typing as npt
 from workloads import chains, combine, npz, sampling, validation
 from workloads.columns import F64, I32, I64, frozen
 from workloads.errors import TraceError
+from workloads.manifest import stepped
 
 __all__ = ["OPTIONAL_COLUMNS", "Trace", "TraceError"]
 
@@ -272,10 +273,10 @@ class Trace:
         return self.sample(fraction, seed)
 
     def take(self, rows: I64, name: str, step: str) -> Trace:
-        """Return the given rows (ascending) as a trace; cutting cannot break what :meth:`build` checked.
+        """Return the given rows as a trace; cutting cannot break what :meth:`build` checked.
 
         Args:
-            rows: int64[m] request indices.
+            rows: int64[m] request indices, ascending (or the caller sets other arrival times).
             name: Name of the result.
             step: What was done, for the provenance.
         """
@@ -283,14 +284,12 @@ class Trace:
         columns: dict[str, I32 | I64 | F64] = {
             key: column[rows] for key, column in self.columns().items() if key not in ("offsets", "block_ids")
         }
-        done = self.provenance.get("steps", [])
-        steps = [*(done if isinstance(done, list) else []), f"{step} of {self.name}"]
         return Trace(
             name=name,
             block_tokens=self.block_tokens,
             offsets=offsets,
             block_ids=chains.densify(ids)[0],
-            provenance={**self.provenance, "steps": steps},
+            provenance=stepped(self.provenance, f"{step} of {self.name}"),
             **columns,  # type: ignore[arg-type]
         )
 

@@ -133,10 +133,7 @@ def check_chains(offsets: I64, dense: I32, n_blocks: int, shown: I64 | I32) -> N
 
 def check_dense(block_ids: I32) -> None:
     """Refuse ids that are not 0..n-1 in order of first appearance."""
-    if len(block_ids) == 0:
-        return
-    highest = np.maximum.accumulate(block_ids)
-    if block_ids[0] != 0 or int(block_ids.min()) < 0 or int(np.diff(highest).max(initial=0)) > 1:
+    if not chains.is_dense(block_ids):
         raise TraceError("field 'block_ids': expected dense ids in order of first appearance", field="block_ids")
 
 

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from sim.cli.arguments import (
     replay_options,
     shown,
 )
-from sim.meter import Meter
+from sim.meter import Bar, Meter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -35,8 +36,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
+    from workloads.progress import listening  # after the parser: --help needs no numpy
+
+    bar = Bar()
     try:
-        code: int = options.verb(options)
+        with listening(bar.tell), closing(bar):
+            code: int = options.verb(options)
     except KeyboardInterrupt:
         _say("interrupted")
         return 130

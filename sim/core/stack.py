@@ -48,7 +48,7 @@ def new_order(n_blocks: int, longest: int) -> Order:
 
 
 @kernel(inline=True)
-def _bits(word):
+def bits(word):
     """Return how many bits of a word are set."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -61,7 +61,7 @@ def _below(order, slot):
     """Return how many slots below `slot` are in use."""
     word = slot // np.uint64(WORD)
     mask = (np.uint64(1) << (slot % np.uint64(WORD))) - np.uint64(1)
-    total = np.int64(_bits(order.used[word] & mask))
+    total = np.int64(bits(order.used[word] & mask))
     while word > 0:
         total += order.tree[word]
         word &= word - np.uint64(1)

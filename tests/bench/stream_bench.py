@@ -25,8 +25,9 @@ import numpy as np
 from sim.tables import table
 from workloads import SessionSet, locate
 from workloads.batch import Batch
+from workloads.manifest import Manifest
 from workloads.materialise import materialise_batches
-from workloads.parquet import Header, write_batches
+from workloads.parquet import write_batches
 from workloads.readers import kvsess1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,8 +86,8 @@ def build(path: Path, refs: int, hashed: bool) -> None:
     recorded = int((sessions.input_tokens.astype(np.int64) // sessions.block_tokens).sum())
     many = cloned(sessions, -(-refs // recorded))
     batches = materialise_batches(many, WINDOW_S)
-    header = Header(many.name, many.block_tokens, "kv-cache-tester, cloned", "Apache-2.0")
-    write_batches(first_refs(batches, refs, hashed), path, header)
+    manifest = Manifest(many.name, many.block_tokens, "kv-cache-tester, cloned", "Apache-2.0")
+    write_batches(first_refs(batches, refs, hashed), path, manifest)
 
 
 def built(path: Path, refs: int, hashed: bool) -> list[object]:

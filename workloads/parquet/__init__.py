@@ -1,6 +1,6 @@
 """Traces as Parquet files, for traces that do not fit in memory.
 
-One row per request, in order of arrival, zstd. Version 1:
+One row per request, in order of arrival, zstd. Version 2:
 
 =============  =============  ==========================================================================================
 arrival_s      double         seconds from any origin >= 0, not decreasing
@@ -16,16 +16,15 @@ priority       int32          optional, the source's own meaning
 =============  =============  ==========================================================================================
 
 Other integer types are read too (ids of int64 as the same 64 bits), other columns are passed over. The file's metadata
-has a key ``kvevolve`` with JSON: format, version, name, block_tokens, source, licence, provenance, and where known
-distinct_blocks and fingerprint. Knows this layout; must not know caches.
+has a key ``kvevolve`` with the manifest as JSON (:class:`workloads.manifest.Manifest`), with format and version. Knows
+this layout; must not know caches.
 """
 
 from workloads.formats import Head
-from workloads.parquet.layout import Header
 from workloads.parquet.reader import ParquetTrace, open_parquet, read
 from workloads.parquet.writer import write, write_batches
 
-__all__ = ["Header", "ParquetTrace", "matches", "open_parquet", "read", "write", "write_batches"]
+__all__ = ["ParquetTrace", "matches", "open_parquet", "read", "write", "write_batches"]
 
 SUMMARY = "one row per request, for exchange and for what does not fit in memory"
 SUFFIXES = (".parquet",)

@@ -1,13 +1,12 @@
-"""The layout of a Parquet trace: its columns and header, and the rules a batch of its rows obeys.
+"""The layout of a Parquet trace: its columns and manifest, and the rules a batch of its rows obeys.
 
 Knows names, types and how a refusal names its place. Must not know how files are read or written.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,11 @@ from workloads import validation
 from workloads.batch import Batch
 from workloads.columns import INT32_MAX, integers, seconds
 from workloads.errors import TraceError
+from workloads.manifest import Manifest, decode, encode
 from workloads.trace import OPTIONAL_COLUMNS
 
-FORMAT, VERSION, KEY = "kvevolve-parquet", 1, b"kvevolve"
+FORMAT, VERSION, KEY = "kvevolve-parquet", 2, b"kvevolve"
 REQUIRED = ("arrival_s", "input_tokens", "output_tokens", "block_ids")
-_KINDS = {"name": str, "block_tokens": int, "source": str, "licence": str, "provenance": dict}
-_OPTIONAL_KINDS = {"distinct_blocks": int, "fingerprint": str}
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says about itself.
-
-    Attributes:
-        name: Short name for reports.
-        block_tokens: Tokens per block.
-        source: Where the requests come from.
-        licence: Under which they may be used.
-        distinct_blocks: Distinct blocks of the whole file, if it was known when the file was written.
-        fingerprint: `Trace.fingerprint`, if the file was written from a trace.
-        provenance: As of a trace.
-    """
-
-    name: str
-    block_tokens: int
-    source: str = ""
-    licence: str = ""
-    distinct_blocks: int | None = None
-    fingerprint: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def pyarrow() -> tuple[Any, Any]:
@@ -62,12 +37,12 @@ def pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def encode(header: Header) -> bytes:
+def encoded(manifest: Manifest) -> bytes:
     """Return the value of the metadata key."""
-    return json.dumps({"format": FORMAT, "version": VERSION, **vars(header)}, allow_nan=False).encode()
+    return encode(manifest, FORMAT, VERSION)
 
 
-def decode(path: Path, raw: bytes | None, block_tokens: int | None) -> Header:
+def decoded(path: Path, raw: bytes | None, block_tokens: int | None) -> Manifest:
     """Read the value of the metadata key.
 
     Args:
@@ -85,26 +60,17 @@ def decode(path: Path, raw: bytes | None, block_tokens: int | None) -> Header:
                 f" parquet:{path}?block_tokens=64"
             )
         validation.check_block_tokens(block_tokens)
-        return Header(path.stem, block_tokens)
+        return Manifest(path.stem, block_tokens)
     try:
-        said = json.loads(raw)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict) or said.get("format") != FORMAT or said.get("version") != VERSION:
-        found = {key: said.get(key) for key in ("format", "version")} if isinstance(said, dict) else "no JSON object"
+        manifest = decode(raw, FORMAT, VERSION)
+    except TraceError as error:
         raise TraceError(
-            f"{path}: metadata key {KEY.decode()!r}: expected format {FORMAT!r} version {VERSION}, got {found};"
-            " fix: make the file again from its source"
-        )
-    for key, kind in (_KINDS | _OPTIONAL_KINDS).items():
-        if type(said.get(key)) is not kind and not (key in _OPTIONAL_KINDS and said.get(key) is None):
-            raise TraceError(
-                f"{path}: metadata field {key!r}: expected {kind.__name__}, got {said.get(key)!r}", field=key
-            )
-    if block_tokens not in (None, said["block_tokens"]):
-        raise TraceError(f"{path}: option block_tokens {block_tokens}, but the file says {said['block_tokens']}")
-    validation.check_block_tokens(said["block_tokens"])
-    return Header(**{key: said[key] for key in (*_KINDS, *_OPTIONAL_KINDS)})
+            f"{path}: metadata key {KEY.decode()!r}: {error.message}; fix: make the file again from its source",
+            field=error.field,
+        ) from None
+    if block_tokens not in (None, manifest.block_tokens):
+        raise TraceError(f"{path}: option block_tokens {block_tokens}, but the file says {manifest.block_tokens}")
+    return manifest
 
 
 def checked(batch: Batch, block_tokens: int, latest_s: float, at: Callable[[int], str]) -> Batch:

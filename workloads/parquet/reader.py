@@ -15,10 +15,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from workloads.batch import BATCH_REFS, Batch
-from workloads.columns import I64, INT64_MAX
+from workloads import chains, progress, validation
+from workloads.batch import BATCH_REFS, U64, Batch
+from workloads.columns import I32, I64, INT32_MAX, INT64_MAX
 from workloads.errors import TraceError
-from workloads.parquet.layout import KEY, REQUIRED, Header, checked, decode, placed, pyarrow
+from workloads.manifest import Manifest
+from workloads.parquet.layout import KEY, REQUIRED, checked, decoded, placed, pyarrow
 from workloads.trace import OPTIONAL_COLUMNS, Trace
 
 BUFFER_BYTES = 1 << 20
@@ -43,24 +45,34 @@ def read(path: str | os.PathLike[str], name: str | None = None, block_tokens: in
     }
     starts = np.cumsum([0, *(batch.n_requests for batch in batches)])
     counts = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    ids = np.concatenate([batch.block_ids for batch in batches])
-    if len(ids) and int(ids.max()) > INT64_MAX:  # more than a trace takes: their ranks do as well
-        ids = np.unique(ids, return_inverse=True)[1].astype(np.uint64)
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    ids = _narrow([batch.block_ids for batch in batches])
+    dense, n_blocks = chains.densify(ids)
     try:
-        trace = Trace.build(
-            name=name or file.header.name,
-            block_tokens=file.header.block_tokens,
-            offsets=np.concatenate(([0], np.cumsum(counts))),
-            block_ids=ids,
-            provenance=file.header.provenance,
-            **columns,
-        )
+        validation.check_chains(offsets, dense, n_blocks, ids)  # all other rules: `layout.checked`
     except TraceError as error:
         at = int(np.searchsorted(starts, error.request or 0, side="right")) - 1
         file.refuse(batches[at], (error.request or 0) - int(starts[at]), error)
-    if file.header.fingerprint not in (None, trace.fingerprint):
+    trace = Trace(
+        name=name or file.manifest.name,
+        block_tokens=file.manifest.block_tokens,
+        offsets=offsets,
+        block_ids=dense,
+        provenance=file.manifest.full_provenance(),
+        **columns,
+    )
+    if file.manifest.fingerprint not in (None, trace.fingerprint):
         raise TraceError(f"{path}: contents do not match the stored fingerprint; fix: make the file again")
     return trace
+
+
+def _narrow(parts: list[U64]) -> I32 | I64:
+    """Return ids in a row, in the narrowest type that chains take; what is too wide for any as ranks."""
+    highest = max((int(part.max()) for part in parts if len(part)), default=0)
+    if highest <= INT32_MAX:
+        return np.concatenate([part.astype(np.int32) for part in parts])
+    ids = np.concatenate(parts)
+    return ids.view(np.int64) if highest <= INT64_MAX else np.unique(ids, return_inverse=True)[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +81,13 @@ class ParquetTrace:
 
     Attributes:
         path: The file.
-        header: What it says about itself.
+        manifest: What it says about itself.
         n_requests: Rows, from the footer.
         names: Columns of a trace it has.
     """
 
     path: Path
-    header: Header
+    manifest: Manifest
     n_requests: int
     names: tuple[str, ...]
 
@@ -94,7 +106,7 @@ class ParquetTrace:
         Raises:
             TraceError: naming file, row group, row, field, what was expected and the fix.
         """
-        latest = 0.0
+        latest, done, what = 0.0, 0, f"reading {self.path.name}, requests"
         with _reading(self.path):
             file = self._open()
             for group in range(file.num_row_groups):
@@ -103,8 +115,10 @@ class ParquetTrace:
                 read = file.iter_batches(rows, row_groups=[group], columns=list(self.names), use_threads=False)
                 for record in read:
                     batch = self._batch(record, (group, row))
-                    batch = checked(batch, self.header.block_tokens, latest, partial(self._at, batch))
+                    batch = checked(batch, self.manifest.block_tokens, latest, partial(self._at, batch))
                     row += batch.n_requests
+                    done += batch.n_requests
+                    progress.tell(what, done, self.n_requests)
                     latest = float(batch.arrival_s[-1]) if batch.n_requests else latest
                     yield from batch.pieces(refs)
 
@@ -157,7 +171,7 @@ def open_parquet(path: str | os.PathLike[str], block_tokens: int | None = None) 
     with _reading(file):
         opened = parquet.ParquetFile(file)
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    header = decode(file, (schema.metadata or {}).get(KEY), block_tokens)
+    manifest = decoded(file, (schema.metadata or {}).get(KEY), block_tokens)
     names = [name for name in (*REQUIRED, *OPTIONAL_COLUMNS) if name in schema.names]
     missing = [name for name in REQUIRED if name not in names]
     if missing:
@@ -168,7 +182,7 @@ def open_parquet(path: str | os.PathLike[str], block_tokens: int | None = None) 
         _check_kind(arrow, file, name, schema.field(name).type)
     if rows == 0:
         raise TraceError(f"{file}: no requests in it; fix: check that this is the right file")
-    return ParquetTrace(file, header, rows, tuple(names))
+    return ParquetTrace(file, manifest, rows, tuple(names))
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from workloads import validation
+from workloads import progress, validation
 from workloads.atomic import atomic_write
 from workloads.batch import BATCH_REFS, Batch, batch_of
 from workloads.errors import TraceError
-from workloads.parquet.layout import KEY, REQUIRED, Header, checked, encode, optional_columns, pyarrow
+from workloads.manifest import Manifest, manifest_of
+from workloads.parquet.layout import KEY, REQUIRED, checked, encoded, optional_columns, pyarrow
 from workloads.trace import Trace
 
 ROW_GROUP_REFS = 4 * BATCH_REFS
@@ -32,27 +33,16 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
         TraceError: pyarrow is not installed.
     """
-    said = trace.provenance.get("header")
-    origin: dict[str, Any] = said if isinstance(said, dict) else {}
-    header = Header(
-        trace.name,
-        trace.block_tokens,
-        str(origin.get("source", "")),
-        str(origin.get("licence", "")),
-        trace.n_blocks,
-        trace.fingerprint,
-        trace.provenance,
-    )
-    write_batches(batch_of(trace).pieces(BATCH_REFS), path, header)
+    write_batches(batch_of(trace).pieces(BATCH_REFS), path, manifest_of(trace))
 
 
-def write_batches(batches: Iterable[Batch], path: str | os.PathLike[str], header: Header) -> int:
+def write_batches(batches: Iterable[Batch], path: str | os.PathLike[str], manifest: Manifest) -> int:
     """Write batches, one at a time in memory, as a whole file or not at all.
 
     Args:
         batches: Requests in order of arrival, all with the same optional columns.
         path: File name, used as given; missing folders are created.
-        header: What to say about them; `distinct_blocks` is believed.
+        manifest: What to say about them; `distinct_blocks` is believed.
 
     Returns:
         Number of requests written.
@@ -63,13 +53,13 @@ def write_batches(batches: Iterable[Batch], path: str | os.PathLike[str], header
             than the first, or there is no request at all.
     """
     arrow, parquet = pyarrow()
-    validation.check_block_tokens(header.block_tokens)
+    validation.check_block_tokens(manifest.block_tokens)
     file, writer, group, done, latest = Path(path), None, _RowGroup(arrow), 0, 0.0
     with atomic_write(file) as handle, ExitStack() as stack:
         for batch in batches:
-            good = checked(batch, header.block_tokens, latest, partial(_place, file, done))
+            good = checked(batch, manifest.block_tokens, latest, partial(_place, file, done))
             names = tuple(good.per_request())
-            schema = _schema(arrow, names).with_metadata({KEY: encode(header)})
+            schema = _schema(arrow, names).with_metadata({KEY: encoded(manifest)})
             if writer is None:
                 writer = stack.enter_context(parquet.ParquetWriter(handle, schema, **_layout(names)))
             if writer.schema.names != schema.names:
@@ -79,6 +69,7 @@ def write_batches(batches: Iterable[Batch], path: str | os.PathLike[str], header
                 group.add(_table(arrow, piece, schema), piece.n_refs, writer)
                 latest = float(piece.arrival_s[-1])
             done += good.n_requests
+            progress.tell(f"writing {file.name}, requests", done)
         if writer is None or done == 0:
             raise TraceError(f"{file}: no requests to write; a trace needs at least one request")
         group.flush(writer)

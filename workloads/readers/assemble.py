@@ -6,15 +6,17 @@ Knows the explicit repairs and how an error about a request is traced back to it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from workloads import chains
 from workloads.columns import F64, I32, I64
 from workloads.errors import TraceError, unknown_name
 from workloads.readers.lines import JsonLines
+from workloads.statistics import Spread
 from workloads.trace import Trace
 
 REPAIRS = ("sort_time", "rechain", "clip_input")
@@ -91,6 +93,7 @@ def assemble(
     arrival_ms = np.array(rows.arrival_ms, np.float64)
     inputs = np.array(rows.input_tokens, np.int64)
     if "clip_input" in repairs:
+        provenance = provenance | recorded_lengths(inputs)
         inputs, made["clip_input"], made["clip_input_tokens"] = _clip(inputs, np.diff(offsets), block_tokens)
     order = np.arange(len(arrival_ms), dtype=np.int64)
     if "sort_time" in repairs:
@@ -120,6 +123,11 @@ def _columns(rows: Rows, arrival_ms: F64, inputs: I64, order: I64) -> dict[str, 
         columns["session"] = np.array(rows.session, np.int32)[order]
         columns["turn"] = turns(columns["session"])
     return columns
+
+
+def recorded_lengths(input_tokens: npt.ArrayLike) -> dict[str, object]:
+    """Return how prompt lengths were spread before a reader changed them, for provenance."""
+    return {"recorded_input_tokens": asdict(Spread.of(np.asarray(input_tokens)))}
 
 
 def turns(session: I32) -> I32:

@@ -13,8 +13,9 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -40,6 +41,19 @@ _MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
 _MAX_MS = 1e15  # 31,000 years in ms: larger values are broken, and smaller ones keep 0.1 ms in a float
 
 
+_PASSED_OVER: ContextVar[frozenset[int]] = ContextVar("lines passed over", default=frozenset())
+
+
+@contextmanager
+def passing_over(lines: Iterable[int]) -> Iterator[None]:
+    """Read JSON-lines files in this block as if these lines (numbers from 1) were not there."""
+    token = _PASSED_OVER.set(frozenset(lines))
+    try:
+        yield
+    finally:
+        _PASSED_OVER.reset(token)
+
+
 @dataclass
 class JsonLines:
     """The records of one JSON-lines file, with everything that was skipped counted.
@@ -62,6 +76,7 @@ class JsonLines:
         Raises:
             TraceError: no such file, truncated or broken gzip, or a line that is not a JSON object.
         """
+        passed_over = _PASSED_OVER.get()
         try:
             size = self.path.stat().st_size
             with self.path.open("rb") as file, unpacked(file) as handle:
@@ -69,10 +84,13 @@ class JsonLines:
                     self.line += 1
                     if self.line % _TELL_LINES == 0:
                         progress.tell(f"reading {self.path.name}, MB", file.tell() / 1e6, size / 1e6)
+                    if self.line in passed_over:
+                        continue
                     if raw.isspace():
                         self.blank_lines += 1
                         continue
                     yield self._parse(raw)
+            progress.tell(f"reading {self.path.name}, MB", size / 1e6, size / 1e6)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise TraceError(
                 f"{self.path}:{self.line}: packed data ends or breaks after this line ({error})"

@@ -15,10 +15,13 @@ import numpy as np
 
 from workloads.errors import TraceError
 from workloads.formats import Head
-from workloads.readers.assemble import Rows, assemble, checked_repairs
+from workloads.readers.assemble import Rows, assemble, checked_repairs, recorded_lengths
 from workloads.readers.lines import JsonLines, Record, source_of
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
+from workloads.writers.mooncake import SUFFIXES, write
+
+__all__ = ["SUFFIXES", "SUMMARY", "matches", "read", "write"]
 
 _USED = frozenset(
     ("timestamp", "input_length", "output_length", "hash_ids", "input_tokens", "output_tokens", "session_id")
@@ -69,9 +72,11 @@ def read(
             rows.session += [-1] * (len(rows.line) - 1 - len(rows.session))
             rows.session.append(_session(source, record, sessions))
     partial = sum(1 for tokens in rows.input_tokens if tokens % block_tokens)
+    recorded: dict[str, object] = {}
     if partial_tail == "block":
+        recorded = recorded_lengths(rows.input_tokens)
         rows.input_tokens = [-(-tokens // block_tokens) * block_tokens for tokens in rows.input_tokens]
-    provenance: dict[str, object] = {
+    provenance = recorded | {
         "format": "mooncake",
         "source": source_of(file),
         "time_unit": "ms",

@@ -8,7 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-ACTIONS = ("info", "convert", "generate", "fetch", "anonymize")
+ACTIONS = (
+    *("info", "validate", "convert", "slice", "sample", "merge", "scale"),
+    *("generate", "anonymize", "fetch"),
+)
 
 
 def add(verbs: Any) -> None:

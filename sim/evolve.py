@@ -81,18 +81,7 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         RuntimeError: If the engine fails; its log is named.
         ValueError: If the config or the panel makes no sense.
     """
-    stored = run.stored_panel() if resume else None
-    file = panel_file.find(stored["which"] if stored and job.panel == "auto" else job.panel)
-    file.traces("validation")  # refuses a panel without, before the work
-    job = replace(job, panel=file.which)
-    os.environ["KVEVOLVE_PANEL"] = job.panel
-    os.environ["KVEVOLVE_RUN_DIR"] = str(run.root)
-    evaluator = Evaluator("train", job.panel)
-    if stored:
-        _check_same_panel(run, stored, evaluator.panel)
-    else:
-        facts = {"which": job.panel, "name": evaluator.panel.name, "fingerprint": evaluator.panel.fingerprint}
-        write_json(run.panel, facts)
+    job, evaluator = _on_its_panel(job, run, resume)
     say(describe(evaluator.panel))
     if not evaluator.panel.real:
         say(
@@ -134,6 +123,22 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
     }
     write_json(run.provenance, content)
     return Finished(run, best, validation, report)
+
+
+def _on_its_panel(job: Job, run: RunDir, resume: bool) -> tuple[Job, Evaluator]:
+    """Return the job with its panel found, and its evaluator; a run notes its panel, and resumes on no other."""
+    stored = run.stored_panel() if resume else None
+    file = panel_file.find(stored["which"] if stored and job.panel == "auto" else job.panel)
+    file.traces("validation")  # refuses a panel without, before the work
+    os.environ["KVEVOLVE_PANEL"] = file.which
+    os.environ["KVEVOLVE_RUN_DIR"] = str(run.root)
+    evaluator = Evaluator("train", file.which)
+    if stored:
+        _check_same_panel(run, stored, evaluator.panel)
+    else:
+        facts = {"which": file.which, "name": evaluator.panel.name, "fingerprint": evaluator.panel.fingerprint}
+        write_json(run.panel, facts)
+    return replace(job, panel=file.which), evaluator
 
 
 def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None:

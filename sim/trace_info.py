@@ -66,7 +66,7 @@ class TraceInfo:
         numbers = asdict(self.statistics)
         for name in ("infinite_hit", "infinite_hit_2nd_half", "once", "top_1"):
             numbers[f"{name}_percent"] = _percent(numbers.pop(name))
-        per_token = _bytes_per_token(self.model)
+        per_token = kv_bytes_per_token(self.model)
         rows = [
             {
                 "capacity": row.capacity,

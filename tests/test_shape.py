@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "sim").rglob("*.py"), *(ROOT / "workloads").rglob("*.py"), ROOT / "evaluator.py"])
-MOST_FILE_LINES, MOST_FUNCTION_LINES = 350, 60
+MOST_FILE_LINES, MOST_FUNCTION_LINES = 350, 50
 CORE_MAY_IMPORT = {"numpy", "numba"}
 
 
@@ -27,8 +27,14 @@ def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MOST_FILE_LINES
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    long = {node.name: size for node in functions if (size := node.end_lineno - node.lineno + 1) > MOST_FUNCTION_LINES}
-    assert not long
+    assert not {node.name: size for node in functions if (size := lines_but_docs(node)) > MOST_FUNCTION_LINES}
+
+
+def lines_but_docs(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function, signature included, without those that document its parameters."""
+    documented = ast.get_docstring(node) is not None
+    docs = node.body[0].end_lineno - node.body[0].lineno + 1 if documented else 0
+    return node.end_lineno - node.lineno + 1 - docs
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

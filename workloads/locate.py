@@ -51,66 +51,6 @@ _FAST25 = "github.com/kvcache-ai/Mooncake@3b5a594 FAST25-release"
 _QIN = "Qin et al., Mooncake: Trading More Storage for Less Computation, USENIX FAST'25"
 
 
-def _known() -> dict[str, KnownTrace]:
-    weka = {"window_s": 14_400.0, "max_gap_s": 300.0, "shared_prefix": True, "block_tokens": 512, "seed": 0}
-    entries = (
-        _mooncake("mooncake_conversation", "conversation_trace"),
-        _mooncake("mooncake_synthetic", "synthetic_trace"),
-        _mooncake("mooncake_toolagent", "toolagent_trace"),
-        _mooncake("mooncake_arxiv", "mooncake_trace", "arxiv-trace"),
-        KnownTrace(
-            "mooncake_toolagent_1000",
-            "mooncake",
-            ("mooncake_trace_1000.jsonl.gz", "mooncake_trace_1000.jsonl"),
-            note="b512",
-            source="github.com/wxsms/dynamo@2a6da14 lib/bench/testdata/mooncake_trace_1000.jsonl",
-            licence="Apache-2.0",
-            citation=_QIN,
-        ),
-        KnownTrace(
-            "ragpulse",
-            "kvt1",
-            ("ragpulse_b16.kvt1.gz",),
-            {"repair": "clip_input"},
-            "b16, uncovered tail tokens clipped",
-            "github.com/flashserve/RAGPulse@3672232d",
-            "MIT",
-            "RAGPulse technical report, arXiv 2511.12979",
-        ),
-        KnownTrace(
-            "lmcache_agent",
-            "kvsess1",
-            ("lmcache_agent_sessions.jsonl.gz",),
-            {"window_s": 600.0},
-            "L1: 10 min, b16",
-            "github.com/LMCache/lmcache-agent-trace@16a14ada",
-            "Apache-2.0",
-            "LMCache, lmcache-agent-trace",
-        ),
-        KnownTrace(
-            "taubench_airline",
-            "kvsess1",
-            ("taubench_airline_sessions.jsonl.gz",),
-            {"window_s": 600.0, "think_s": 3.0},
-            "T1: 10 min, think 3 s, b16",
-            "github.com/sierra-research/tau-bench@59a200c6 historical_trajectories/gpt-4o-airline.json",
-            "MIT",
-            "Yao et al., tau-bench, 2024",
-        ),
-        KnownTrace(
-            "cc_weka_v8",
-            "kvsess1",
-            ("cc_weka_v8_sessions.jsonl.gz",),
-            weka,
-            "W4: 4 h, gaps <= 300 s, shared system prefix, b512",
-            "github.com/callanjfox/kv-cache-tester@94f6046d",
-            "Apache-2.0",
-            "C. Fox, WEKA, kv-cache-tester",
-        ),
-    )
-    return {entry.name: entry for entry in entries}
-
-
 def _mooncake(name: str, stem: str, folder: str = "traces") -> KnownTrace:
     """Return the entry of a trace of the FAST'25 release."""
     files = (f"{stem}.jsonl.gz", f"{stem}.jsonl")
@@ -118,7 +58,64 @@ def _mooncake(name: str, stem: str, folder: str = "traces") -> KnownTrace:
     return KnownTrace(name, "mooncake", files, note="b512", source=source, licence="Apache-2.0", citation=_QIN)
 
 
-KNOWN_TRACES: Mapping[str, KnownTrace] = MappingProxyType(_known())
+_WEKA = {"window_s": 14_400.0, "max_gap_s": 300.0, "shared_prefix": True, "block_tokens": 512, "seed": 0}
+_ENTRIES = (
+    _mooncake("mooncake_conversation", "conversation_trace"),
+    _mooncake("mooncake_synthetic", "synthetic_trace"),
+    _mooncake("mooncake_toolagent", "toolagent_trace"),
+    _mooncake("mooncake_arxiv", "mooncake_trace", "arxiv-trace"),
+    KnownTrace(
+        "mooncake_toolagent_1000",
+        "mooncake",
+        ("mooncake_trace_1000.jsonl.gz", "mooncake_trace_1000.jsonl"),
+        note="b512",
+        source="github.com/wxsms/dynamo@2a6da14 lib/bench/testdata/mooncake_trace_1000.jsonl",
+        licence="Apache-2.0",
+        citation=_QIN,
+    ),
+    KnownTrace(
+        "ragpulse",
+        "kvt1",
+        ("ragpulse_b16.kvt1.gz",),
+        {"repair": "clip_input"},
+        "b16, uncovered tail tokens clipped",
+        "github.com/flashserve/RAGPulse@3672232d",
+        "MIT",
+        "RAGPulse technical report, arXiv 2511.12979",
+    ),
+    KnownTrace(
+        "lmcache_agent",
+        "kvsess1",
+        ("lmcache_agent_sessions.jsonl.gz",),
+        {"window_s": 600.0},
+        "L1: 10 min, b16",
+        "github.com/LMCache/lmcache-agent-trace@16a14ada",
+        "Apache-2.0",
+        "LMCache, lmcache-agent-trace",
+    ),
+    KnownTrace(
+        "taubench_airline",
+        "kvsess1",
+        ("taubench_airline_sessions.jsonl.gz",),
+        {"window_s": 600.0, "think_s": 3.0},
+        "T1: 10 min, think 3 s, b16",
+        "github.com/sierra-research/tau-bench@59a200c6 historical_trajectories/gpt-4o-airline.json",
+        "MIT",
+        "Yao et al., tau-bench, 2024",
+    ),
+    KnownTrace(
+        "cc_weka_v8",
+        "kvsess1",
+        ("cc_weka_v8_sessions.jsonl.gz",),
+        _WEKA,
+        "W4: 4 h, gaps <= 300 s, shared system prefix, b512",
+        "github.com/callanjfox/kv-cache-tester@94f6046d",
+        "Apache-2.0",
+        "C. Fox, WEKA, kv-cache-tester",
+    ),
+)
+
+KNOWN_TRACES: Mapping[str, KnownTrace] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 
 
 def user_cache_dir() -> Path:

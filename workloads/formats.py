@@ -32,6 +32,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "parquet": "workloads.parquet",
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
+        "ragpulse": "workloads.readers.ragpulse",
         "mooncake": "workloads.readers.mooncake",
     }
 )

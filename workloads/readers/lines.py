@@ -1,5 +1,6 @@
-"""JSON lines, plain, gzipped or zstd. Parsed by orjson where it is installed (extra ``[traces]``): the same, faster.
+"""JSON lines, plain, gzipped or zstd, of one file or several.
 
+Parsed by orjson where it is installed (extra ``[traces]``): the same, faster.
 Knows files, line numbers and the checks of single fields, and words every refusal the same way:
 ``file:line: field 'x': expected ..., got ... - fix: ...``. Must not know what the fields mean.
 """
@@ -12,8 +13,9 @@ import io
 import json
 import os
 import zlib
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
@@ -34,71 +36,103 @@ Record = dict[str, Any]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading packed data that is truncated or damaged raises."""
+
 _TELL_LINES = 256
 _MAX_ID = 2**63 - 1
 _MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
 _MAX_MS = 1e15  # 31,000 years in ms: larger values are broken, and smaller ones keep 0.1 ms in a float
+_MAX_S = _MAX_MS / 1000
 
 
 @dataclass
 class JsonLines:
-    """The records of one JSON-lines file, with everything that was skipped counted.
+    """The records of one JSON-lines file, or of several that continue each other, with what was skipped counted.
 
     Attributes:
-        path: The file.
-        line: Number of the line last read, from 1.
+        path: The file, or the folder of the files.
+        files: The files in the order in which they are read; default: the path.
+        line: Number of the line last read, from 1, counted through all files.
         blank_lines: How many empty lines were skipped.
         unused_fields: How often each field that the reader does not use occurred.
     """
 
     path: Path
+    files: Sequence[Path] = ()
     line: int = 0
     blank_lines: int = 0
     unused_fields: Counter[str] = field(default_factory=Counter)
+    _begun: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.files = self.files or (self.path,)
 
     def records(self) -> Iterator[Record]:
         """Yield one JSON object per line; ``self.line`` is its line number.
 
         Raises:
-            TraceError: no such file, truncated or broken gzip, or a line that is not a JSON object.
+            TraceError: no such file, truncated or broken packed data, or a line that is not a JSON object.
         """
-        try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as file, unpacked(file) as handle:
-                for raw in handle:
-                    self.line += 1
-                    if self.line % _TELL_LINES == 0:
-                        progress.tell(f"reading {self.path.name}, MB", file.tell() / 1e6, size / 1e6)
-                    if raw.isspace():
-                        self.blank_lines += 1
-                        continue
-                    yield self._parse(raw)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TraceError(
-                f"{self.path}:{self.line}: packed data ends or breaks after this line ({error})"
-                " - fix: the file is truncated or damaged, fetch or copy it again"
-            ) from None
-        except OSError as error:
-            raise TraceError(f"{self.path}: {error.strerror or error} - fix: check the path") from None
+        for path in self.files:
+            try:
+                size = path.stat().st_size
+                with path.open("rb") as file, unpacked(file) as handle:
+                    yield from self.records_in(handle, file, size)
+            except DAMAGE as error:
+                raise self.damaged(error) from None
+            except OSError as error:
+                raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+
+    def records_in(self, handle: IO[bytes], file: IO[bytes], size_bytes: int) -> Iterator[Record]:
+        """Yield one JSON object per line of an open stream, that of the next of ``files``.
+
+        Args:
+            handle: The stream, unpacked.
+            file: What lies on disk; tells how far the work is.
+            size_bytes: Its size.
+        """
+        name = self.files[len(self._begun)].name
+        self._begun.append(self.line)
+        for raw in handle:
+            self.line += 1
+            if self.line % _TELL_LINES == 0:
+                progress.tell(f"reading {name}, MB", file.tell() / 1e6, size_bytes / 1e6)
+            if raw.isspace():
+                self.blank_lines += 1
+                continue
+            yield self._parse(raw)
+
+    def damaged(self, error: Exception) -> TraceError:
+        """Return the refusal of packed data that cannot be unpacked."""
+        return TraceError(
+            f"{self.place(self.line)}: packed data ends or breaks after this line ({error})"
+            " - fix: the file is truncated or damaged, fetch or copy it again"
+        )
+
+    def place(self, line: int) -> str:
+        """Return ``file:line`` of a line counted through all files."""
+        index = max(bisect_right(self._begun, line - 1) - 1, 0)
+        return f"{self.files[index]}:{line - self._begun[index]}" if self._begun else f"{self.files[0]}:{line}"
 
     def _parse(self, raw: bytes) -> Record:
         try:
             record = orjson.loads(raw) if orjson else json.loads(raw.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise TraceError(
-                f"{self.path}:{self.line}: expected one JSON object per line, got {_shown(raw)} ({error})"
+                f"{self.place(self.line)}: expected one JSON object per line, got {_shown(raw)} ({error})"
                 " - fix: repair or remove the line"
             ) from None
         if type(record) is not dict:
             raise TraceError(
-                f"{self.path}:{self.line}: expected a JSON object, got {_shown(raw)} - fix: repair or remove the line"
+                f"{self.place(self.line)}: expected a JSON object, got {_shown(raw)} - fix: repair or remove the line"
             )
         return record
 
     def refuse(self, name: str, expected: str, got: object, fix: str = "repair or remove the line") -> NoReturn:
         """Raise the error for one field of the current line."""
         raise TraceError(
-            f"{self.path}:{self.line}: field {name!r}: expected {expected}, got {_shown(got)} - fix: {fix}", field=name
+            f"{self.place(self.line)}: field {name!r}: expected {expected}, got {_shown(got)} - fix: {fix}", field=name
         )
 
     def integer(self, record: Record, name: str, low: int, high: int = INT32_MAX) -> int:
@@ -114,6 +148,20 @@ class JsonLines:
         if (type(value) is int or type(value) is float) and 0 <= value <= _MAX_MS and isfinite(value):
             return value
         self.refuse(name, "a finite number of milliseconds >= 0", value if name in record else "nothing")
+
+    def seconds(self, record: Record, name: str) -> float:
+        """Return a time field in seconds: a finite number >= 0."""
+        value = record.get(name)
+        if (type(value) is int or type(value) is float) and 0 <= value <= _MAX_S and isfinite(value):
+            return value
+        self.refuse(name, "a finite number of seconds >= 0", value if name in record else "nothing")
+
+    def label(self, record: Record, name: str) -> str | int | None:
+        """Return a field that names something, a string or an integer; None if it is missing or null."""
+        value = record.get(name)
+        if value is None or type(value) is str or type(value) is int:
+            return value
+        self.refuse(name, "a string or an integer", value)
 
     def block_runs(self, record: Record, name: str) -> list[list[int]]:
         """Return a field that lists ``[first id, length]`` runs, ids >= 0 and lengths >= 1."""
@@ -152,12 +200,33 @@ class JsonLines:
         return found
 
 
-def source_of(path: Path) -> dict[str, object]:
-    """Return name and SHA-256 of a source file (the file as it lies there, compressed or not), for provenance."""
+def source_of(path: Path, files: Sequence[Path] = ()) -> dict[str, object]:
+    """Return name and SHA-256 of a source file (the file as it lies there, compressed or not), for provenance.
+
+    Args:
+        path: The file, or the folder of the files.
+        files: The files of a folder; each is named with its hash.
+    """
     try:
+        if files and list(files) != [path]:
+            return {"folder": path.name, "files": {file.name: file_sha256(file) for file in files}}
         return {"file": path.name, "sha256": file_sha256(path)}
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+
+
+def files_of(path: Path, pattern: str) -> list[Path]:
+    """Return the file itself, or the files of a folder that match, by name.
+
+    Raises:
+        TraceError: a folder without such files.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.glob(pattern) if file.is_file())
+    if not found:
+        raise TraceError(f"{path}: no {pattern} in this folder - fix: check the path")
+    return found
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

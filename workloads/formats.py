@@ -33,6 +33,12 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
         "ragpulse": "workloads.readers.ragpulse",
+        "bailian": "workloads.readers.bailian",
+        "dynamo": "workloads.readers.dynamo",
+        "agentic_mooncake": "workloads.readers.agentic_mooncake",
+        "lmcache": "workloads.readers.lmcache",
+        "prefix_cache_evolve": "workloads.readers.prefix_cache_evolve",
+        "oracle_general": "workloads.readers.oracle_general",
         "mooncake": "workloads.readers.mooncake",
     }
 )

@@ -175,14 +175,14 @@ class JsonLines:
                 self.refuse(name, f"runs with 0 <= first id <= {_MAX_RUN_ID} and length >= 1", run)
         return value
 
-    def block_ids(self, record: Record, name: str) -> list[int]:
-        """Return a field that lists block ids, integers >= 0."""
+    def block_ids(self, record: Record, name: str, most: int = _MAX_ID) -> list[int]:
+        """Return a field that lists block ids, integers from 0 to ``most``."""
         value = record.get(name)
         if type(value) is not list:
             self.refuse(name, "a list of block ids", value if name in record else "nothing")
-        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > _MAX_ID):
-            bad = next(i for i in value if type(i) is not int or not 0 <= i <= _MAX_ID)
-            self.refuse(name, f"integer block ids from 0 to {_MAX_ID}", bad)
+        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > most):
+            bad = next(i for i in value if type(i) is not int or not 0 <= i <= most)
+            self.refuse(name, f"integer block ids from 0 to {most}", bad)
         return value
 
     def note_unused(self, record: Record, used: frozenset[str]) -> None:

@@ -1,0 +1,222 @@
+"""libCacheSim's oracleGeneral: binary records of 24 bytes, one per object request, plain or zstd, in and out.
+
+Knows that format. Must not know where the files are. Source: 1a1a11a/libCacheSim,
+traceReader/customizedReader/oracle/oracleGeneralBin.h @ 08cc880; measured against libCacheSim 0.3.5.
+
+A record, little endian, no padding: ``uint32`` time in s, ``uint64`` object id, ``uint32`` object size, ``int64`` number
+of the next record of the same object, -1 if there is none. The format knows objects, not prompts:
+
+- out: one record per full block in the order of the prompt; partial tails, lengths, sessions and fractions of a second
+  are lost, and requests without a full block leave no record. Ids are the trace's own. Bit 63 of the id (`FIRST`) is set
+  on a prompt's first block: as ids are prefix-chained, a block is always first or never, so objects stay the same and
+  requests can be found again (``requests=marked``).
+- in: every record is a request of one block, unless told otherwise. Sizes and next records are not used.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from workloads import chains, progress
+from workloads.atomic import atomic_write
+from workloads.columns import I64
+from workloads.errors import TraceError
+from workloads.formats import Head
+from workloads.readers.lines import DAMAGE, source_of, unpacked
+from workloads.trace import Trace
+from workloads.validation import check_block_tokens
+
+SUMMARY = "libCacheSim's oracleGeneral, plain or zstd: blocks as objects, in and out"
+SUFFIXES = (".oracleGeneral", ".oracleGeneral.zst", ".oracleGeneral.bin", ".oracleGeneral.bin.zst")
+RECORD = np.dtype([("time_s", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
+FIRST = np.uint64(1 << 63)
+REQUESTS = ("record", "time", "marked")
+
+_CHUNK = 1 << 20  # records
+_MOST = 2**31 - 1
+
+
+def matches(head: Head) -> bool:
+    """Return whether the name says so: records have no mark of their own."""
+    return "oraclegeneral" in head.path.name.lower() and head.path.is_file()
+
+
+def read(
+    path: str | os.PathLike[str],
+    block_tokens: int = 1,
+    name: str | None = None,
+    requests: str = "record",
+    repair: str = "",
+) -> Trace:
+    """Read an oracleGeneral file.
+
+    Args:
+        path: The file, plain or packed.
+        block_tokens: Tokens a block is taken to have; the file knows no tokens.
+        name: Name of the trace; default: the file's name without suffixes.
+        requests: What is a request: "record", each one; "time", records of the same second that follow each other;
+            "marked", the records from one with bit 63 of its id to the next, as :func:`write` marks them.
+        repair: ``rechain`` re-keys ids by (path so far, id), for objects grouped to requests.
+
+    Returns:
+        The trace, without partial tails and outputs.
+
+    Raises:
+        TraceError: truncated, times that run backwards, or grouped objects that are not prefix-chained.
+    """
+    file = Path(path)
+    check_block_tokens(block_tokens)
+    if requests not in REQUESTS or repair not in ("", "rechain"):
+        raise TraceError(
+            f"{file}: requests={requests!r}, repair={repair!r}; fix: requests is one of {', '.join(REQUESTS)}, repair"
+            " rechain or nothing"
+        )
+    times, ids = _read_columns(file)
+    first = _first_records(file, times, ids, requests)
+    offsets = np.append(first, len(ids)).astype(np.int64)
+    arrival_s = times[first].astype(np.float64)
+    del times
+    dense = _numbered(ids)
+    made = {}
+    if repair and requests != "record":
+        dense, made["rechain"] = chains.rechain(offsets, chains.densify(dense)[0])
+    provenance: dict[str, object] = {
+        "format": "oracle_general",
+        "source": source_of(file),
+        "time_unit": "s",
+        "options": {"block_tokens": block_tokens, "requests": requests},
+        "repairs": made,
+        "not_recorded": "tokens, output lengths",
+    }
+    try:
+        return Trace.build(
+            name=name or file.name.partition(".")[0],
+            block_tokens=block_tokens,
+            offsets=offsets,
+            block_ids=dense,
+            arrival_s=arrival_s,
+            input_tokens=np.diff(offsets) * block_tokens,
+            output_tokens=np.zeros(len(first), np.int32),
+            provenance=provenance,
+        )
+    except TraceError as error:
+        hint = ", or pass repair='rechain'" if error.field == "block_ids" else ""
+        at = "" if error.request is None else f" (record {int(offsets[error.request])})"
+        raise TraceError(f"{file}: {error.message}{at}{hint}", request=error.request, field=error.field) from None
+
+
+def _read_columns(file: Path) -> tuple[Any, Any]:
+    """Return the times uint32[n] and ids uint64[n] of all records."""
+    times: list[Any] = []
+    ids: list[Any] = []
+    read = 0
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as packed, unpacked(packed) as handle:
+            while raw := _whole_records(handle):
+                records = np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD)
+                times.append(records["time_s"].copy())
+                ids.append(records["id"].copy())
+                read += len(records)
+                progress.tell(f"reading {file.name}, MB", packed.tell() / 1e6, size / 1e6)
+                if len(raw) % RECORD.itemsize:
+                    raise EOFError(f"{len(raw) % RECORD.itemsize} bytes of a record of {RECORD.itemsize}")
+                if read > _MOST:
+                    raise TraceError(f"{file}: more than {_MOST} records are not supported - fix: cut the file")
+    except DAMAGE as error:
+        raise TraceError(
+            f"{file}: record {read}: data ends or breaks here ({error}) - fix: the file is truncated or damaged, fetch"
+            " or copy it again"
+        ) from None
+    except OSError as error:
+        raise TraceError(f"{file}: {error.strerror or error} - fix: check the path") from None
+    if not read:
+        raise TraceError(f"{file}: no records in it - fix: check that this is the right file")
+    return np.concatenate(times), np.concatenate(ids)
+
+
+def _whole_records(handle: IO[bytes]) -> bytes:
+    """Return the next records; fewer bytes than whole records only at the end."""
+    parts = io.BytesIO()
+    missing = _CHUNK * RECORD.itemsize
+    while missing and (part := handle.read(missing)):
+        parts.write(part)
+        missing -= len(part)
+    return parts.getvalue()
+
+
+def _first_records(file: Path, times: Any, ids: Any, requests: str) -> I64:
+    """Return int64[n] the number of the first record of every request; clears the marks in ``ids``."""
+    if requests == "record":
+        return np.arange(len(ids), dtype=np.int64)
+    if requests == "time":
+        return np.append(0, np.flatnonzero(times[1:] != times[:-1]) + 1)
+    first = np.flatnonzero(ids & FIRST)
+    if not len(first) or first[0] != 0:
+        raise TraceError(f"{file}: record 0: expected bit 63 of its id to be set - fix: pass requests=record or time")
+    ids &= ~FIRST
+    return first
+
+
+def _numbered(ids: Any) -> I64:
+    """Return int64 ids: as they are if they fit, else numbered."""
+    if int(ids.max()) < FIRST:
+        return ids.view(np.int64)  # type: ignore[no-any-return]
+    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def write(trace: Trace, path: str | os.PathLike[str], block_bytes: int = 1) -> None:
+    """Write a trace's blocks as objects, whole or not at all.
+
+    Args:
+        trace: What to write.
+        path: File name, used as given, packed if it ends in ``.zst``; missing folders are created.
+        block_bytes: Size of every object: KV bytes of a block, or 1 to measure caches in blocks.
+
+    Raises:
+        TraceError: sizes or times that do not fit 32 bits, or no full block in the whole trace.
+        OSError: the file cannot be written.
+    """
+    if not 1 <= block_bytes < 2**32:
+        raise TraceError(f"block_bytes {block_bytes}: expected 1 to {2**32 - 1} (32 bits)")
+    if not trace.n_refs or trace.arrival_s[-1] >= 2**32:
+        raise TraceError(
+            f"{trace.name}: {trace.n_refs} full blocks, last arrival {trace.arrival_s[-1]} s: this format needs blocks"
+            " and times below 2**32 s - fix: choose another format or slice the trace"
+        )
+    roots = np.zeros(trace.n_blocks, np.bool_)
+    roots[trace.block_ids[trace.offsets[:-1][trace.full_blocks > 0]]] = True
+    with ExitStack() as stack:
+        handle: Any = stack.enter_context(atomic_write(Path(path)))
+        if Path(path).name.endswith(".zst"):
+            handle = stack.enter_context(_packing(handle))
+        for start in range(0, trace.n_refs, _CHUNK):
+            handle.write(_records(trace, start, min(start + _CHUNK, trace.n_refs), roots, block_bytes).tobytes())
+            progress.tell(f"writing {Path(path).name}, records", start, trace.n_refs)
+
+
+def _packing(handle: Any) -> Any:
+    """Return a stream that packs what is written to it."""
+    try:
+        import zstandard
+    except ImportError:
+        raise TraceError("zstd files need zstandard; fix: pip install 'kvevolve[traces]', or leave .zst off") from None
+    return zstandard.ZstdCompressor().stream_writer(handle, closefd=False)
+
+
+def _records(trace: Trace, start: int, stop: int, roots: Any, block_bytes: int) -> Any:
+    """Return the records of block references ``start`` to ``stop - 1``."""
+    ids, following = trace.block_ids[start:stop], trace.next_use[start:stop]
+    request = np.searchsorted(trace.offsets, np.arange(start, stop), side="right") - 1
+    records = np.empty(stop - start, RECORD)
+    records["time_s"] = trace.arrival_s[request].astype(np.uint32)
+    records["id"] = ids.astype(np.uint64) | np.where(roots[ids], FIRST, np.uint64(0))
+    records["size"] = block_bytes
+    records["next"] = np.where(following < trace.n_refs, following, -1)
+    return records

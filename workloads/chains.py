@@ -28,6 +28,8 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
     n_refs = len(ids)
     if n_refs == 0:
         return np.empty(0, np.int32), 0
+    if _is_dense(ids[:_LOOK]) and _is_dense(ids):
+        return ids.astype(np.int32), int(ids.max()) + 1
     if int(ids.max()) > 8 * n_refs + 1_000_000:  # sparse ids: compress the range before using a table
         ids = np.unique(ids, return_inverse=True)[1].astype(np.int64)
     positions = np.arange(n_refs, dtype=np.int32)
@@ -37,6 +39,15 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
     firsts = ids[is_first]
     table[firsts] = np.arange(len(firsts), dtype=np.int32)
     return table[ids], len(firsts)
+
+
+_LOOK = 1 << 12
+
+
+def _is_dense(ids: I64 | I32) -> bool:
+    """Return whether ids are 0..n-1 in order of first appearance already."""
+    highest = np.maximum.accumulate(ids)
+    return bool(ids[0] == 0 and (highest[1:] - highest[:-1] <= 1).all() and ids.min() >= 0)
 
 
 def predecessors(offsets: I64, ids: I32) -> I32:

@@ -1,11 +1,12 @@
 """Qwen-Bailian JSONL: a request per line, times in seconds, 16 tokens per block, chats linked by their parents.
 
-Knows that format. Must not know where the files are. Source: alibaba-edu/qwen-bailian-usagetraces-anon, README @ 03a51e3
-(Wang et al., USENIX ATC'25): from source, not measured; the files themselves are not at hand.
+Knows that format. Must not know where the files are. Source: alibaba-edu/qwen-bailian-usagetraces-anon, README
+@ 03a51e3 (Wang et al., USENIX ATC'25): from source, not measured; the files themselves are not at hand.
 
 Fields: ``chat_id``, ``parent_chat_id`` (-1: none), ``timestamp`` (s), ``input_length``, ``output_length``, ``type``
-(text, search, image, file), ``turn`` (from 1), ``hash_ids``. An id is a salted hash of one block's tokens alone, so equal
-ids at different places are not equal prefixes: ids are re-keyed by (path so far, id), and how many that made is counted.
+(text, search, image, file), ``turn`` (from 1), ``hash_ids``. An id is a salted hash of one block's tokens alone, so
+equal ids at different places are not equal prefixes: ids are re-keyed by (path so far, id), and how many that made is
+counted.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ lib/data-gen/src/request_trace/load.rs @ 04daeb0: from source, not measured.
 
 Read of a ``request_end``: ``request.request_received_ms`` (Unix), ``request.output_tokens``, ``request.model``,
 ``request.replay`` with ``trace_block_size``, ``input_length`` and ``input_sequence_hashes`` (one for every begun block,
-each the hash of the whole prefix), ``agent_context.session_id`` and ``parent_session_id``. Requests arrive when they were
-received, as recorded; DynoSim instead replays agents by their dependencies. An event may lie in an envelope
+each the hash of the whole prefix), ``agent_context.session_id`` and ``parent_session_id``. Requests arrive when they
+were received, as recorded; DynoSim instead replays agents by their dependencies. An event may lie in an envelope
 ``{"timestamp": ..., "event": {...}}``. Tool events, payloads and lines without a schema are passed over and counted.
 """
 

@@ -5,9 +5,9 @@ not know where the files are. Source: LMCache/LMCache, lmcache/v1/mp_observabili
 (PR #2928) and lmcache/tools/cache_simulator/simulator.py @ 0967a04 (PR #3021): from source, not measured.
 
 Fields: ``timestamp`` (Unix s), ``request_id``, ``model_name``, ``chunk_size`` (tokens, 256), ``seq_len``, ``dtypes``,
-``shapes``, ``chunk_hashes`` (hex, full chunks only, each the hash of the whole prefix). A lookup is taken for a request,
-a chunk for a block; tokens behind the last full chunk are the partial tail. Output lengths are not logged: they are 0.
-Equal hashes of different models are different blocks (LMCache's own simulator does not tell them apart).
+``shapes``, ``chunk_hashes`` (hex, full chunks only, each the hash of the whole prefix). A lookup is taken for a
+request, a chunk for a block; tokens behind the last full chunk are the partial tail. Output lengths are not logged:
+they are 0. Equal hashes of different models are different blocks (LMCache's own simulator does not tell them apart).
 """
 
 from __future__ import annotations

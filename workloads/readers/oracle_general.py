@@ -3,43 +3,40 @@
 Knows that format. Must not know where the files are. Source: 1a1a11a/libCacheSim,
 traceReader/customizedReader/oracle/oracleGeneralBin.h @ 08cc880; measured against libCacheSim 0.3.5.
 
-A record, little endian, no padding: ``uint32`` time in s, ``uint64`` object id, ``uint32`` object size, ``int64`` number
-of the next record of the same object, -1 if there is none. The format knows objects, not prompts:
+A record, little endian, no padding: ``uint32`` time in s, ``uint64`` object id, ``uint32`` object size, ``int64``
+number of the next record of the same object, -1 if there is none. The format knows objects, not prompts:
 
 - out: one record per full block in the order of the prompt; partial tails, lengths, sessions and fractions of a second
-  are lost, and requests without a full block leave no record. Ids are the trace's own. Bit 63 of the id (`FIRST`) is set
-  on a prompt's first block: as ids are prefix-chained, a block is always first or never, so objects stay the same and
-  requests can be found again (``requests=marked``).
+  are lost, and requests without a full block leave no record. The object id is twice the block's, plus 1 for a prompt's
+  first block: as ids are prefix-chained, a block is always first or never, so objects stay the same and requests can be
+  found again (``requests=marked``).
 - in: every record is a request of one block, unless told otherwise. Sizes and next records are not used.
 """
 
 from __future__ import annotations
 
-import io
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from workloads import chains, progress
 from workloads.atomic import atomic_write
-from workloads.columns import I64
+from workloads.columns import F64, I64, INT32_MAX, INT64_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
-from workloads.readers.lines import DAMAGE, source_of, unpacked
+from workloads.readers.lines import DAMAGE, unpacked
 from workloads.trace import Trace
-from workloads.validation import check_block_tokens
+from workloads.validation import check_block_tokens, check_times
 
 SUMMARY = "libCacheSim's oracleGeneral, plain or zstd: blocks as objects, in and out"
 SUFFIXES = (".oracleGeneral", ".oracleGeneral.zst", ".oracleGeneral.bin", ".oracleGeneral.bin.zst")
 RECORD = np.dtype([("time_s", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
-FIRST = np.uint64(1 << 63)
 REQUESTS = ("record", "time", "marked")
 
-_CHUNK = 1 << 20  # records
-_MOST = 2**31 - 1
+_CHUNK = 1 << 18  # records: 6 MB
 
 
 def matches(head: Head) -> bool:
@@ -61,7 +58,7 @@ def read(
         block_tokens: Tokens a block is taken to have; the file knows no tokens.
         name: Name of the trace; default: the file's name without suffixes.
         requests: What is a request: "record", each one; "time", records of the same second that follow each other;
-            "marked", the records from one with bit 63 of its id to the next, as :func:`write` marks them.
+            "marked", the records from one with an odd id to the next, as :func:`write` marks them.
         repair: ``rechain`` re-keys ids by (path so far, id), for objects grouped to requests.
 
     Returns:
@@ -80,30 +77,28 @@ def read(
     times, ids = _read_columns(file)
     first = _first_records(file, times, ids, requests)
     offsets = np.append(first, len(ids)).astype(np.int64)
-    arrival_s = times[first].astype(np.float64)
-    del times
-    dense = _numbered(ids)
     made = {}
     if repair and requests != "record":
-        dense, made["rechain"] = chains.rechain(offsets, chains.densify(dense)[0])
+        ids, made["rechain"] = chains.rechain(offsets, chains.densify(ids)[0])
     provenance: dict[str, object] = {
         "format": "oracle_general",
-        "source": source_of(file),
+        "source": {"file": file.name, "bytes": file.stat().st_size},
         "time_unit": "s",
         "options": {"block_tokens": block_tokens, "requests": requests},
         "repairs": made,
         "not_recorded": "tokens, output lengths",
     }
+    columns: dict[str, Any] = {
+        "offsets": offsets,
+        "block_ids": ids,
+        "arrival_s": times[first].astype(np.float64),
+        "input_tokens": np.diff(offsets) * block_tokens,
+        "output_tokens": np.zeros(len(first), np.int32),
+    }
+    build = _single_blocks if requests == "record" else Trace.build
     try:
-        return Trace.build(
-            name=name or file.name.partition(".")[0],
-            block_tokens=block_tokens,
-            offsets=offsets,
-            block_ids=dense,
-            arrival_s=arrival_s,
-            input_tokens=np.diff(offsets) * block_tokens,
-            output_tokens=np.zeros(len(first), np.int32),
-            provenance=provenance,
+        return build(
+            name=name or file.name.partition(".")[0], block_tokens=block_tokens, provenance=provenance, **columns
         )
     except TraceError as error:
         hint = ", or pass repair='rechain'" if error.field == "block_ids" else ""
@@ -111,24 +106,32 @@ def read(
         raise TraceError(f"{file}: {error.message}{at}{hint}", request=error.request, field=error.field) from None
 
 
-def _read_columns(file: Path) -> tuple[Any, Any]:
-    """Return the times uint32[n] and ids uint64[n] of all records."""
+def _single_blocks(*, block_ids: I64, arrival_s: F64, input_tokens: I64, **others: Any) -> Trace:
+    """Build a trace of one-block requests: chained whatever the ids are, so only times are left to check."""
+    check_times(arrival_s)
+    dense, _ = chains.densify(block_ids)
+    return Trace(block_ids=dense, arrival_s=arrival_s, input_tokens=input_tokens.astype(np.int32), **others)
+
+
+def _read_columns(file: Path) -> tuple[Any, I64]:
+    """Return the times uint32[n] and the ids of all records, numbered if they do not fit int64."""
     times: list[Any] = []
     ids: list[Any] = []
+    buffer = bytearray(_CHUNK * RECORD.itemsize)
     read = 0
     try:
         size = file.stat().st_size
         with file.open("rb") as packed, unpacked(packed) as handle:
-            while raw := _whole_records(handle):
-                records = np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD)
+            while filled := _fill(handle, buffer):
+                records = np.frombuffer(buffer, RECORD, filled // RECORD.itemsize)
                 times.append(records["time_s"].copy())
                 ids.append(records["id"].copy())
                 read += len(records)
                 progress.tell(f"reading {file.name}, MB", packed.tell() / 1e6, size / 1e6)
-                if len(raw) % RECORD.itemsize:
-                    raise EOFError(f"{len(raw) % RECORD.itemsize} bytes of a record of {RECORD.itemsize}")
-                if read > _MOST:
-                    raise TraceError(f"{file}: more than {_MOST} records are not supported - fix: cut the file")
+                if filled % RECORD.itemsize:
+                    raise EOFError(f"{filled % RECORD.itemsize} bytes of a record of {RECORD.itemsize}")
+                if read > INT32_MAX:
+                    raise TraceError(f"{file}: more than {INT32_MAX} records are not supported - fix: cut the file")
     except DAMAGE as error:
         raise TraceError(
             f"{file}: record {read}: data ends or breaks here ({error}) - fix: the file is truncated or damaged, fetch"
@@ -138,37 +141,32 @@ def _read_columns(file: Path) -> tuple[Any, Any]:
         raise TraceError(f"{file}: {error.strerror or error} - fix: check the path") from None
     if not read:
         raise TraceError(f"{file}: no records in it - fix: check that this is the right file")
-    return np.concatenate(times), np.concatenate(ids)
+    every = np.concatenate(ids)
+    fit = int(every.max()) <= INT64_MAX
+    numbers = every.view(np.int64) if fit else np.unique(every, return_inverse=True)[1].astype(np.int64)
+    return np.concatenate(times), numbers
 
 
-def _whole_records(handle: IO[bytes]) -> bytes:
-    """Return the next records; fewer bytes than whole records only at the end."""
-    parts = io.BytesIO()
-    missing = _CHUNK * RECORD.itemsize
-    while missing and (part := handle.read(missing)):
-        parts.write(part)
-        missing -= len(part)
-    return parts.getvalue()
+def _fill(handle: Any, buffer: bytearray) -> int:
+    """Read until the buffer is full or the stream ends; return how many bytes."""
+    filled = 0
+    with memoryview(buffer) as view:
+        while filled < len(buffer) and (count := handle.readinto(view[filled:])):
+            filled += count
+    return filled
 
 
-def _first_records(file: Path, times: Any, ids: Any, requests: str) -> I64:
-    """Return int64[n] the number of the first record of every request; clears the marks in ``ids``."""
+def _first_records(file: Path, times: Any, ids: I64, requests: str) -> I64:
+    """Return int64[n] the number of the first record of every request; takes the marks off ``ids``."""
     if requests == "record":
         return np.arange(len(ids), dtype=np.int64)
     if requests == "time":
         return np.append(0, np.flatnonzero(times[1:] != times[:-1]) + 1)
-    first = np.flatnonzero(ids & FIRST)
+    first = np.flatnonzero(ids & 1)
     if not len(first) or first[0] != 0:
-        raise TraceError(f"{file}: record 0: expected bit 63 of its id to be set - fix: pass requests=record or time")
-    ids &= ~FIRST
+        raise TraceError(f"{file}: record 0: expected an odd id, the mark of a request - fix: pass requests=record")
+    ids >>= 1
     return first
-
-
-def _numbered(ids: Any) -> I64:
-    """Return int64 ids: as they are if they fit, else numbered."""
-    if int(ids.max()) < FIRST:
-        return ids.view(np.int64)  # type: ignore[no-any-return]
-    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
 
 
 def write(trace: Trace, path: str | os.PathLike[str], block_bytes: int = 1) -> None:
@@ -216,7 +214,7 @@ def _records(trace: Trace, start: int, stop: int, roots: Any, block_bytes: int) 
     request = np.searchsorted(trace.offsets, np.arange(start, stop), side="right") - 1
     records = np.empty(stop - start, RECORD)
     records["time_s"] = trace.arrival_s[request].astype(np.uint32)
-    records["id"] = ids.astype(np.uint64) | np.where(roots[ids], FIRST, np.uint64(0))
+    records["id"] = 2 * ids.astype(np.int64) + roots[ids]
     records["size"] = block_bytes
     records["next"] = np.where(following < trace.n_refs, following, -1)
     return records

@@ -114,7 +114,7 @@ def read(
             header = _read_header(source, record, flow, block_tokens)
         else:
             _read_request(source, record, flow, header is not None)
-    _lay_out(flow, source, clock)
+    _lay_out(flow, source, clock, "wait_for" if header is None else "dependencies")
     _mark_sub_agents(flow)
     provenance: dict[str, object] = {
         "format": "agentic_mooncake",
@@ -230,15 +230,15 @@ def _list(source: JsonLines, record: Record, name: str) -> list[Any]:
     return value
 
 
-def _lay_out(flow: _Workflow, source: JsonLines, clock: SessionClock) -> None:
-    """Set the arrivals: every request after all it waits for, rounded to 0.1 ms."""
+def _lay_out(flow: _Workflow, source: JsonLines, clock: SessionClock, name: str) -> None:
+    """Set the arrivals: every request after all it waits for, rounded to 0.1 ms; ``name`` is the field that says so."""
     rows, waits = flow.rows, flow.waits
     followers: list[list[int]] = [[] for _ in waits]
     for row, awaited in enumerate(waits):
         for wait in awaited:
             if wait.request_id not in flow.index:
                 source.line = rows.line[row]
-                source.refuse("wait for", "a request id of this file", wait.request_id)
+                source.refuse(name, "a request id of this file", wait.request_id)
             followers[flow.index[wait.request_id]].append(row)
     missing = [len(awaited) for awaited in waits]
     ready = [row for row, count in enumerate(missing) if count == 0]
@@ -256,7 +256,7 @@ def _lay_out(flow: _Workflow, source: JsonLines, clock: SessionClock) -> None:
     if len(ready) < len(waits):
         row = next(row for row, count in enumerate(missing) if count)
         source.line = rows.line[row]
-        source.refuse("wait for", "a request that can start", "one that waits, at some remove, for itself or a circle")
+        source.refuse(name, "a request that can start", "one that waits, at some remove, for itself or a circle")
 
 
 def _mark_sub_agents(flow: _Workflow) -> None:
@@ -264,6 +264,7 @@ def _mark_sub_agents(flow: _Workflow) -> None:
     sessions = flow.rows.more.get("session")
     if sessions is None:
         return
+    sessions.extend([-1] * (len(flow.waits) - len(sessions)))
     spawned = {sessions[flow.index[request]] for request in flow.spawned if request in flow.index} - {-1}
     flow.rows.more["request_type"] = array("q", (int(session in spawned) for session in sessions))
 

@@ -35,10 +35,8 @@ class PieceTree:
         Args:
             node: The path so far; ``ROOT`` for none.
             name: Names the piece; equal name, equal tokens.
-            tokens: Its length; pieces of 0 tokens leave no trace.
+            tokens: Its length, >= 1.
         """
-        if tokens == 0:
-            return node
         known = self._children.setdefault((node, name), len(self._tokens))
         if known == len(self._tokens):
             end = self._tokens[node] + tokens

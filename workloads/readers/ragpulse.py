@@ -152,8 +152,9 @@ def _read_request(
     for number in _components(source, record):
         if number not in lengths:
             source.refuse("hash_ids", "components whose token_length is known", number, "fetch all six files")
-        node = tree.child(node, number, lengths[number])
-        nodes.append(node)
+        if lengths[number]:
+            node = tree.child(node, number, lengths[number])
+            nodes.append(node)
     rows.add(source.line, arrival_ms, tokens, output, tree.blocks(node))
     rows.name("session", source.label(record, "session_id"))
     if tree.blocks(node) > tokens // tree.block_tokens:

@@ -237,7 +237,7 @@ def mutated_line(draw: st.DrawFn, records: list[dict[str, Any]]) -> tuple[int, b
 
 
 @pytest.mark.parametrize("reader", sorted(READERS))
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_fuzzed_lines_parse_or_are_refused_with_their_line(tmp_path: Path, reader: str, data: st.DataObject) -> None:
     records, read = READERS[reader]

@@ -139,7 +139,7 @@ def test_real_trace_there_and_back(tmp_path: Path, real_trace: Callable[[str], T
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
-IDS, PER_LINE = 200_000, 100
+IDS, PER_LINE = 50_000, 100
 HASHES = [f"0x{7919 * n:064x}" for n in range(IDS)]
 
 

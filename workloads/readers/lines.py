@@ -36,6 +36,8 @@ Record = dict[str, Any]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f
+_RUN = 1  # the kind of a zstd block that is one byte, repeated
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading packed data that is truncated or damaged raises."""
 
@@ -253,6 +255,7 @@ def unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
             import zstandard
         except ImportError:
             raise TraceError("zstd files need zstandard; fix: pip install 'kvevolve[traces]', or unpack it") from None
+        _check_frames(file, zstandard)
         with zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(file, read_across_frames=True) as raw:
             try:
                 yield io.BufferedReader(raw)
@@ -260,6 +263,43 @@ def unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
                 raise EOFError(error) from None
     else:
         yield file
+
+
+def _check_frames(file: IO[bytes], zstandard: Any) -> None:
+    """Refuse zstd data that breaks off, which reading it as a stream would take for its end.
+
+    Walks over the blocks without unpacking them (RFC 8878: frame header, blocks of a 3-byte header each, checksum).
+
+    Raises:
+        EOFError: it breaks off, or is no zstd.
+    """
+    end = file.seek(0, os.SEEK_END)
+    at = file.seek(0)
+    while at < end:
+        start = file.read(18)
+        if start[:4] == _ZSTD_MAGIC:
+            try:
+                at += zstandard.frame_header_size(start)
+                checksum = 4 * zstandard.get_frame_parameters(start).has_checksum
+            except zstandard.ZstdError as error:
+                raise EOFError(error) from None
+            last = 0
+            while not last:
+                file.seek(at)
+                block = int.from_bytes(file.read(3), "little")
+                last, kind, size = block & 1, block >> 1 & 3, block >> 3
+                at += 3 + (1 if kind == _RUN else size)
+                if at > end:
+                    break
+            at += checksum
+        elif start[1:4] == _SKIPPABLE_MAGIC and start[0] >> 4 == 5:
+            at += 8 + int.from_bytes(start[4:8], "little")
+        else:
+            raise EOFError("no zstd frame where one should begin")
+        if at > end:
+            raise EOFError("the last zstd frame is not whole")
+        file.seek(at)
+    file.seek(0)
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,13 +129,23 @@ def _read_lookup(source: JsonLines, record: Record, clip: bool, log: _Log, numbe
         fix = "repair or remove the line" + (", or pass repair='clip_input'" if len(hashes) < full else "")
         expected = f"{full} hashes = seq_len {tokens} // chunk_size {chunk_tokens}"
         source.refuse("chunk_hashes", expected, f"{len(hashes)} hashes", fix)
-    append = log.ids.append
-    for chunk in hashes:
-        number = numbers.get(chunk) if type(chunk) is str else None
-        if number is None:
-            if type(chunk) is not str or not _HASH.fullmatch(chunk):
-                source.refuse("chunk_hashes", "hashes as text, 0x and hex digits", chunk)
-            number = numbers[chunk] = log.distinct
-            log.distinct += 1
-        append(number)
+    try:
+        found: list[Any] = list(map(numbers.get, hashes))
+    except TypeError:
+        found = [None] * len(hashes)
+    if None in found:
+        for index in range(found.index(None), len(hashes)):
+            if found[index] is None:
+                found[index] = _number(source, hashes[index], numbers, log)
+    log.ids.extend(found)
     log.rows.add(source.line, 1000.0 * source.seconds(record, "timestamp"), tokens, 0, len(hashes))
+
+
+def _number(source: JsonLines, chunk: object, numbers: dict[str, int], log: _Log) -> int:
+    """Return the number of a hash that may be new."""
+    if type(chunk) is not str or not _HASH.fullmatch(chunk):
+        source.refuse("chunk_hashes", "hashes as text, 0x and hex digits", chunk)
+    if chunk not in numbers:
+        numbers[chunk] = log.distinct
+        log.distinct += 1
+    return numbers[chunk]

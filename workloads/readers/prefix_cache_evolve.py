@@ -16,6 +16,7 @@ import os
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def read(
     check_block_tokens(block_tokens)
     repairs = checked_repairs(repair, ("sort_time",))
     source, rows, ids = JsonLines(file), Rows(), integers()
-    blocks: dict[str, int] = {}
+    blocks: dict[str | int, int] = {}
     partial = 0
     for record in source.records():
         partial += _read_request(source, record, block_tokens, rows, ids, blocks)
@@ -95,7 +96,7 @@ def read(
 
 
 def _read_request(
-    source: JsonLines, record: Record, block_tokens: int, rows: Rows, ids: array[int], blocks: dict[str, int]
+    source: JsonLines, record: Record, block_tokens: int, rows: Rows, ids: array[int], blocks: dict[str | int, int]
 ) -> bool:
     """Check one line and append it to the columns; return whether a partial last block was dropped."""
     for content in _CONTENT & record.keys():
@@ -111,8 +112,12 @@ def _read_request(
         source.refuse(_one_of(source, record, _PATHS), expected, got, "give the trace's own block_tokens")
     if not set(map(type, listed)) <= {str, int}:
         source.refuse(_one_of(source, record, _PATHS), "names that are strings or integers", listed)
-    for block in listed[:full]:
-        ids.append(blocks.setdefault(str(block), len(blocks)))
+    numbers: list[Any] = list(map(blocks.get, listed[:full]))
+    if None in numbers:
+        for index in range(numbers.index(None), full):
+            name = listed[index]
+            numbers[index] = blocks.setdefault(name, blocks.setdefault(str(name), len(blocks)))
+    ids.extend(numbers)
     rows.add(source.line, arrival_ms, tokens, output, full)
     rows.name("tenant", source.label(record, _one_of(source, record, _TENANTS)))
     rows.name("session", source.label(record, _one_of(source, record, _SESSIONS)))

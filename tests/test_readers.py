@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import extra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_files import KVSESS1, KVT1, MOONCAKE, READERS, changed, ragpulse_folder, without, write
@@ -261,3 +262,18 @@ def _sha(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("cut", [20, 200, -5, -1])
+def test_truncated_zstd_is_refused_even_between_lines(tmp_path: Path, cut: int) -> None:
+    zstandard = extra("zstandard")
+    packer = zstandard.ZstdCompressor().compressobj()
+    lines = [json.dumps({**MOONCAKE[0], "timestamp": t}).encode() + b"\n" for t in range(50)]
+    whole = b"".join(packer.compress(line) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for line in lines)
+    path = tmp_path / "cut.zst"
+    whole += packer.flush()
+    path.write_bytes(whole)
+    assert mooncake.read(path, 4).n_requests == 50
+    path.write_bytes(whole[:cut])
+    with pytest.raises(TraceError, match=r"cut\.zst:\d+: packed data ends or breaks"):
+        mooncake.read(path, 4)

@@ -33,7 +33,7 @@ from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
 from workloads.readers.chats import Chats
 from workloads.readers.lines import JsonLines, Record, source_of
-from workloads.readers.pieces import ROOT, PieceTree
+from workloads.readers.pieces import PieceTree, Prompt
 from workloads.readers.session_clock import SessionClock
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
@@ -164,28 +164,24 @@ def _read_prompts(reader: _Reader) -> I64:
 def _read_deltas(reader: _Reader) -> I64:
     """Read rows that list what is new in a session; return the ids of the whole prompts int64[n_refs]."""
     size, tree = reader.block_tokens, PieceTree(reader.block_tokens)
-    paths: dict[str | int, array[int]] = {}
-    path_rows, nodes = array("q", [0]), integers()
+    prompts: dict[str | int, Prompt] = {}
     for record in reader.source.records():
         new, output, listed = _lengths(reader, record)
         if len(listed) != -(-new // size):
             _refuse_count(reader, new, len(listed), "or repair the line")
         session = reader.source.label(record, "session_id")
-        path = integers() if session is None else paths.setdefault(session, integers())
-        node = path[-1] if path else ROOT
+        prompt = Prompt() if session is None else prompts.setdefault(session, Prompt())
         for index, name in enumerate(listed):
-            node = tree.child(node, (name, min(size, new - index * size)), min(size, new - index * size))
-            path.append(node)
-        tokens = tree.tokens(node)
+            length = min(size, new - index * size)
+            tree.extend(prompt, (name, length), length)
+        tokens = tree.tokens(prompt)
         if tokens > INT32_MAX:
             reader.source.refuse("input_length", f"prompts of at most {INT32_MAX} tokens", tokens)
-        nodes.extend(path)
-        path_rows.append(len(nodes))
+        tree.add(prompt)
         reader.partial += tokens % size > 0
-        _add(reader, record, tokens, output, tree.blocks(node))
-        if output:
-            path.append(tree.child(node, ("output of line", reader.source.line), output))
-    return tree.expand(path_rows, nodes)[1]
+        _add(reader, record, tokens, output, tree.blocks(prompt))
+        tree.extend(prompt, ("output of line", reader.source.line), output)
+    return tree.ids()
 
 
 def _lengths(reader: _Reader, record: Record) -> tuple[int, int, list[int]]:

@@ -9,13 +9,28 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from workloads import runs
-from workloads.columns import I64
+from workloads.columns import I64, INT32_MAX
+from workloads.errors import TraceError
 
-ROOT = 0
+_ROOT = 0
+
+
+@dataclass
+class Prompt:
+    """A path of pieces.
+
+    Attributes:
+        node: Its node in the tree.
+        nodes: The nodes on the path in which a block ends.
+    """
+
+    node: int = _ROOT
+    nodes: array[int] = field(default_factory=lambda: array("q"))
 
 
 class PieceTree:
@@ -28,43 +43,52 @@ class PieceTree:
         self._first = array("q", [0])
         self._count = array("q", [0])
         self._blocks = 0
+        self._rows = array("q", [0])
+        self._listed = array("q")
 
-    def child(self, node: int, name: Hashable, tokens: int) -> int:
-        """Return the node of a path with one more piece.
+    def extend(self, prompt: Prompt, name: Hashable, tokens: int) -> None:
+        """Append a piece to a prompt.
 
         Args:
-            node: The path so far; ``ROOT`` for none.
+            prompt: What it is appended to.
             name: Names the piece; equal name, equal tokens.
-            tokens: Its length, >= 1.
+            tokens: Its length; pieces of 0 tokens leave no trace.
         """
-        known = self._children.setdefault((node, name), len(self._tokens))
-        if known == len(self._tokens):
-            end = self._tokens[node] + tokens
-            count = end // self.block_tokens - self._tokens[node] // self.block_tokens
+        if tokens == 0:
+            return
+        node = self._children.setdefault((prompt.node, name), len(self._tokens))
+        if node == len(self._tokens):
+            end = self._tokens[prompt.node] + tokens
+            count = end // self.block_tokens - self._tokens[prompt.node] // self.block_tokens
             self._tokens.append(end)
             self._first.append(self._blocks)
             self._count.append(count)
             self._blocks += count
-        return known
+        prompt.node = node
+        if self._count[node]:
+            prompt.nodes.append(node)
 
-    def tokens(self, node: int) -> int:
-        """Return the length of a path."""
-        return self._tokens[node]
+    def add(self, prompt: Prompt) -> None:
+        """Append a request with this prompt, as it is now."""
+        self._listed.extend(prompt.nodes)
+        self._rows.append(len(self._listed))
 
-    def blocks(self, node: int) -> int:
-        """Return the number of full blocks of a path."""
-        return self._tokens[node] // self.block_tokens
+    def tokens(self, prompt: Prompt) -> int:
+        """Return the length of a prompt."""
+        return self._tokens[prompt.node]
 
-    def expand(self, path_rows: array[int], nodes: array[int]) -> tuple[I64, I64]:
-        """Write out prompts as block ids.
+    def blocks(self, prompt: Prompt) -> int:
+        """Return the number of full blocks of a prompt."""
+        return self._tokens[prompt.node] // self.block_tokens
 
-        Args:
-            path_rows: [n + 1], CSR over ``nodes``.
-            nodes: The nodes of each prompt, from the first piece on.
+    def ids(self) -> I64:
+        """Return int64[n_refs] prefix-chained ids of the full blocks of all requests.
 
-        Returns:
-            offsets int64[n + 1] and ids int64[offsets[-1]], prefix-chained.
+        Raises:
+            TraceError: more than a trace can hold.
         """
-        at = np.asarray(nodes, np.int64)
-        first, count = np.asarray(self._first, np.int64), np.asarray(self._count, np.int64)
-        return runs.expand(np.asarray(path_rows, np.int64), first[at], count[at])
+        at = np.asarray(self._listed)
+        first, count = np.asarray(self._first)[at], np.asarray(self._count)[at]
+        if count.sum() > INT32_MAX:
+            raise TraceError(f"{count.sum()} block references, at most {INT32_MAX} are supported - fix: cut the file")
+        return runs.expand(np.asarray(self._rows), first, count)[1]

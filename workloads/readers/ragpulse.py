@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any
 
 from workloads.errors import TraceError
 from workloads.formats import Head
-from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
+from workloads.readers.assemble import Rows, assemble, checked_repairs
 from workloads.readers.lines import DAMAGE, JsonLines, Record, source_of
-from workloads.readers.pieces import ROOT, PieceTree
+from workloads.readers.pieces import PieceTree, Prompt
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
 
@@ -42,7 +41,7 @@ _USED = frozenset(("timestamp", "input_length", "output_length", "hash_ids", "se
 def matches(head: Head) -> bool:
     """Return whether it is a folder or tar archive with the trace file, or that file."""
     if head.path.is_dir():
-        return (head.path / TRACE_FILE).is_file()
+        return os.path.isfile(head.path / TRACE_FILE)
     if head.start[257:262] == b"ustar":
         return any(file.encode() in head.start[:4096] for file in (TRACE_FILE, *LENGTH_FILES))
     return type((head.first or {}).get("hash_ids")) is dict
@@ -78,11 +77,8 @@ def read(
         lengths = {number: tokens for file in LENGTH_FILES for number, tokens in _lengths(*sources[file])}
         source, records = sources[TRACE_FILE]
         rows, tree = Rows(), PieceTree(block_tokens)
-        path_rows, nodes = array("q", [0]), integers()
         for record in records:
-            _read_request(source, record, lengths, tree, nodes, rows)
-            path_rows.append(len(nodes))
-    _, ids = tree.expand(path_rows, nodes)
+            _read_request(source, record, lengths, tree, rows)
     files = [] if root.is_file() else [root / file for file in (TRACE_FILE, *LENGTH_FILES)]
     provenance: dict[str, object] = {
         "format": "ragpulse",
@@ -93,7 +89,7 @@ def read(
     return assemble(
         source,
         rows,
-        ids,
+        tree.ids(),
         name=name or "ragpulse",
         block_tokens=block_tokens,
         repairs=repairs,
@@ -141,25 +137,22 @@ def _lengths(source: JsonLines, records: Iterator[Record]) -> Iterator[tuple[int
         yield source.integer(record, key, 0), source.integer(record, "token_length", 0)
 
 
-def _read_request(
-    source: JsonLines, record: Record, lengths: Mapping[int, int], tree: PieceTree, nodes: array[int], rows: Rows
-) -> None:
-    """Check one line; append its request to the columns and its path of components to ``nodes``."""
+def _read_request(source: JsonLines, record: Record, lengths: Mapping[int, int], tree: PieceTree, rows: Rows) -> None:
+    """Check one line and append its request to the columns and the tree."""
     arrival_ms = 1000.0 * _seconds(source, record)
     tokens = source.integer(record, "input_length", 0)
     output = source.integer(record, "output_length", 0)
-    node = ROOT
+    prompt = Prompt()
     for number in _components(source, record):
         if number not in lengths:
             source.refuse("hash_ids", "components whose token_length is known", number, "fetch all six files")
-        if lengths[number]:
-            node = tree.child(node, number, lengths[number])
-            nodes.append(node)
-    rows.add(source.line, arrival_ms, tokens, output, tree.blocks(node))
-    rows.name("session", source.label(record, "session_id"))
-    if tree.blocks(node) > tokens // tree.block_tokens:
+        tree.extend(prompt, number, lengths[number])
+    if tree.blocks(prompt) > tokens // tree.block_tokens:
         expected = f"components of at most input_length {tokens} tokens"
-        source.refuse("hash_ids", expected, f"{tree.tokens(node)} tokens", "repair or remove the line")
+        source.refuse("hash_ids", expected, f"{tree.tokens(prompt)} tokens", "repair or remove the line")
+    tree.add(prompt)
+    rows.add(source.line, arrival_ms, tokens, output, tree.blocks(prompt))
+    rows.name("session", source.label(record, "session_id"))
     source.note_unused(record, _USED)
 
 

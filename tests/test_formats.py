@@ -8,7 +8,6 @@ import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import extra, missing
@@ -127,14 +126,14 @@ def test_ragpulse_raw_is_its_kvt1_conversion(tmp_path: Path, real_trace: Callabl
         ragpulse.read(tmp_path / "cut.tar.gz")
 
 
-@pytest.mark.parametrize("module", [prefix_cache_evolve, oracle_general], ids=lambda module: module.__name__)
-def test_real_trace_there_and_back(tmp_path: Path, real_trace: Callable[[str], Trace], module: Any) -> None:
+def test_real_trace_there_and_back(tmp_path: Path, real_trace: Callable[[str], Trace]) -> None:
     trace = real_trace("mooncake_toolagent_1000")
-    path = tmp_path / f"x{module.SUFFIXES[0]}"
-    formats.writer(path)(trace, path)
-    back = load(f"{path}?block=512" + ("&requests=marked" if module is oracle_general else ""))
-    assert (back.block_ids == trace.block_ids).all()
-    assert (back.full_blocks[back.full_blocks > 0] == trace.full_blocks[trace.full_blocks > 0]).all()
+    prefix_cache_evolve.write(trace, tmp_path / "x.pce.jsonl")
+    oracle_general.write(trace, tmp_path / "x.oracleGeneral", marked=True)
+    for file in ("x.pce.jsonl?block=512", "x.oracleGeneral?block=512&requests=marked"):
+        back = load(f"{tmp_path / file}")
+        assert (back.block_ids == trace.block_ids).all()
+        assert (back.full_blocks[back.full_blocks > 0] == trace.full_blocks[trace.full_blocks > 0]).all()
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -188,7 +187,7 @@ def test_memory_is_bounded_by_the_ids(tmp_path: Path, name: str, bytes_per_id: i
 def test_memory_of_records_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "x.oracleGeneral"
     trace = chats(seed=1, requests=4_000)
-    oracle_general.write(trace, path)
+    oracle_general.write(trace, path, marked=True)
     tracemalloc.start()
     try:
         oracle_general.read(path, requests="marked")

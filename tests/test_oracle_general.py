@@ -18,6 +18,7 @@ from workloads.readers.oracle_general import RECORD
 from workloads.synthetic import chat
 
 CAPACITY_BLOCKS = 1_000
+OURS = {"LRU": "lru", "Belady": "belady", "WTinyLFU": "w-tinylfu"}
 
 
 def records(*rows: tuple[int, int, int, int]) -> bytes:
@@ -26,15 +27,16 @@ def records(*rows: tuple[int, int, int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", oracle_general.SUFFIXES)
-@pytest.mark.parametrize("policy", ["LRU", "Belady"])
-def test_libcachesim_reads_it_and_hits_what_we_hit(tmp_path: Path, policy: str, suffix: str) -> None:
+@pytest.mark.parametrize(("policy", "marked"), [("LRU", False), ("LRU", True), ("Belady", False), ("WTinyLFU", False)])
+def test_libcachesim_reads_it_and_hits_what_we_hit(tmp_path: Path, policy: str, marked: bool, suffix: str) -> None:
     library = extra("libcachesim")
     trace = chat(seed=4, requests=1_500)
     path = tmp_path / f"x{suffix}"
-    oracle_general.write(trace, path, block_bytes=3)
+    oracle_general.write(trace, path, block_bytes=1 if policy == "WTinyLFU" else 3, marked=marked)
     reader = library.TraceReader(str(path), library.TraceType.ORACLE_GENERAL_TRACE)
-    misses, byte_misses = getattr(library, policy)(3 * CAPACITY_BLOCKS, hashpower=16).process_trace(reader)
-    hits = simulate(trace, policy.lower(), CAPACITY_BLOCKS, engine="flat").hit_blocks
+    size = CAPACITY_BLOCKS if policy == "WTinyLFU" else 3 * CAPACITY_BLOCKS
+    misses, byte_misses = getattr(library, policy)(size, hashpower=16).process_trace(reader)
+    hits = simulate(trace, OURS[policy], CAPACITY_BLOCKS, engine="flat").hit_blocks
     assert 0 < hits < trace.n_refs
     assert round((1 - misses) * trace.n_refs) == round((1 - byte_misses) * trace.n_refs) == hits
 
@@ -43,7 +45,7 @@ def test_libcachesim_reads_the_real_one(tmp_path: Path, real_trace: Callable[[st
     library = extra("libcachesim")
     trace = real_trace("mooncake_conversation")
     path = tmp_path / "x.oracleGeneral.zst"
-    oracle_general.write(trace, path)
+    oracle_general.write(trace, path, marked=True)
     reader = library.TraceReader(str(path), library.TraceType.ORACLE_GENERAL_TRACE)
     assert reader.get_num_of_req() == trace.n_refs
     misses, _ = library.LRU(5_000, hashpower=16).process_trace(reader)
@@ -60,7 +62,7 @@ def test_there_and_back(tmp_path: Path, trace: Trace) -> None:
         with pytest.raises(TraceError, match="0 full blocks"):
             oracle_general.write(trace, path)
         return
-    oracle_general.write(trace, path)
+    oracle_general.write(trace, path, marked=True)
     back = oracle_general.read(path, trace.block_tokens, requests="marked")
     kept = trace.full_blocks > 0
     assert (back.block_ids == trace.block_ids).all()

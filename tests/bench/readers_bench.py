@@ -20,6 +20,7 @@ from typing import Any
 
 from sim.tables import table
 from workloads import SessionSet, Trace, formats, load, locate
+from workloads.readers import oracle_general
 from workloads.readers.dynamo import SCHEMA
 
 TEXT, BINARY = 1.0, 20.0
@@ -91,6 +92,17 @@ def written(suffix: str) -> Callable[[Path], Path]:
     return write
 
 
+def objects(suffix: str, marked: bool) -> Callable[[Path], Path]:
+    """Return what writes the trace in libCacheSim's format."""
+
+    def write(folder: Path) -> Path:
+        path = folder / f"trace{suffix}"
+        oracle_general.write(trace(), path, marked=marked)
+        return path
+
+    return write
+
+
 def mixed(block: int) -> int:
     """Return a 64-bit hash of a block id."""
     return (block + 1) * 0x9E3779B97F4A7C15 % 2**64
@@ -144,9 +156,9 @@ CASES = (
     Case("agentic_mooncake", TEXT, lines(agentic), {}, "by the published format"),
     Case("lmcache", TEXT, lines(lookup), {}, "by the published format"),
     Case("prefix_cache_evolve", TEXT, written(".pce.jsonl"), {"block_tokens": 512}, "as written"),
-    Case("oracle_general", BINARY, written(".oracleGeneral"), {"requests": "marked"}, "as written"),
-    Case("oracle_general", BINARY, written(".oracleGeneral"), {}, "a request per record"),
-    Case("oracle_general", BINARY, written(".oracleGeneral.zst"), {"requests": "marked"}, "as written, zstd"),
+    Case("oracle_general", BINARY, objects(".oracleGeneral", True), {"requests": "marked"}, "marked requests"),
+    Case("oracle_general", BINARY, objects(".oracleGeneral", False), {}, "a request per record"),
+    Case("oracle_general", BINARY, objects(".oracleGeneral.zst", False), {}, "a request per record, zstd"),
     Case("npz", BINARY, written(".npz"), {}, "as written"),
     Case("parquet", BINARY, written(".parquet"), {}, "as written"),
 )

@@ -7,9 +7,10 @@ A record, little endian, no padding: ``uint32`` time in s, ``uint64`` object id,
 number of the next record of the same object, -1 if there is none. The format knows objects, not prompts:
 
 - out: one record per full block in the order of the prompt; partial tails, lengths, sessions and fractions of a second
-  are lost, and requests without a full block leave no record. The object id is twice the block's, plus 1 for a prompt's
-  first block: as ids are prefix-chained, a block is always first or never, so objects stay the same and requests can be
-  found again (``requests=marked``).
+  are lost, and requests without a full block leave no record. The object id is the block's: policies that hash it
+  (W-TinyLFU) hit as they do here. If asked to, the writer marks requests so that they can be found again
+  (``requests=marked``): the object id is then twice the block's, plus 1 for a prompt's first block. As ids are
+  prefix-chained, a block is always first or never, so objects stay the same.
 - in: every record is a request of one block, unless told otherwise. Sizes and next records are not used.
 """
 
@@ -169,13 +170,14 @@ def _first_records(file: Path, times: Any, ids: I64, requests: str) -> I64:
     return first
 
 
-def write(trace: Trace, path: str | os.PathLike[str], block_bytes: int = 1) -> None:
+def write(trace: Trace, path: str | os.PathLike[str], block_bytes: int = 1, marked: bool = False) -> None:
     """Write a trace's blocks as objects, whole or not at all.
 
     Args:
         trace: What to write.
         path: File name, used as given, packed if it ends in ``.zst``; missing folders are created.
         block_bytes: Size of every object: KV bytes of a block, or 1 to measure caches in blocks.
+        marked: Mark requests in the ids.
 
     Raises:
         TraceError: sizes or times that do not fit 32 bits, or no full block in the whole trace.
@@ -188,14 +190,16 @@ def write(trace: Trace, path: str | os.PathLike[str], block_bytes: int = 1) -> N
             f"{trace.name}: {trace.n_refs} full blocks, last arrival {trace.arrival_s[-1]} s: this format needs blocks"
             " and times below 2**32 s - fix: choose another format or slice the trace"
         )
-    roots = np.zeros(trace.n_blocks, np.bool_)
-    roots[trace.block_ids[trace.offsets[:-1][trace.full_blocks > 0]]] = True
+    objects = np.arange(trace.n_blocks, dtype=np.uint64)
+    if marked:
+        objects *= np.uint64(2)
+        objects[np.unique(trace.block_ids[trace.offsets[:-1][trace.full_blocks > 0]])] += np.uint64(1)
     with ExitStack() as stack:
         handle: Any = stack.enter_context(atomic_write(Path(path)))
         if Path(path).name.endswith(".zst"):
             handle = stack.enter_context(_packing(handle))
         for start in range(0, trace.n_refs, _CHUNK):
-            handle.write(_records(trace, start, min(start + _CHUNK, trace.n_refs), roots, block_bytes).tobytes())
+            handle.write(_records(trace, start, min(start + _CHUNK, trace.n_refs), objects, block_bytes).tobytes())
             progress.tell(f"writing {Path(path).name}, records", start, trace.n_refs)
 
 
@@ -208,13 +212,13 @@ def _packing(handle: Any) -> Any:
     return zstandard.ZstdCompressor().stream_writer(handle, closefd=False)
 
 
-def _records(trace: Trace, start: int, stop: int, roots: Any, block_bytes: int) -> Any:
+def _records(trace: Trace, start: int, stop: int, objects: Any, block_bytes: int) -> Any:
     """Return the records of block references ``start`` to ``stop - 1``."""
     ids, following = trace.block_ids[start:stop], trace.next_use[start:stop]
     request = np.searchsorted(trace.offsets, np.arange(start, stop), side="right") - 1
     records = np.empty(stop - start, RECORD)
     records["time_s"] = trace.arrival_s[request].astype(np.uint32)
-    records["id"] = 2 * ids.astype(np.int64) + roots[ids]
+    records["id"] = objects[ids]
     records["size"] = block_bytes
     records["next"] = np.where(following < trace.n_refs, following, -1)
     return records

@@ -32,7 +32,7 @@ from workloads.columns import I64, INT32_MAX
 from workloads.formats import Head
 from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
-from workloads.readers.lines import JsonLines, Record, source_of
+from workloads.readers.lines import JsonLines, Record, source_of, stem_of
 from workloads.readers.session_clock import SessionClock
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
@@ -68,6 +68,7 @@ class _Workflow:
     """What has been read so far."""
 
     block_tokens: int
+    header: Record | None = None
     rows: Rows = field(default_factory=Rows)
     ids: array[int] = field(default_factory=integers)
     play_of: array[int] = field(default_factory=integers)
@@ -104,42 +105,40 @@ def read(
     """
     file = Path(path)
     repairs = checked_repairs(repair, ("rechain",))
-    clock = SessionClock(decode_tokens_per_s)
-    source = JsonLines(file)
-    header: Record | None = None
+    clock, source = SessionClock(decode_tokens_per_s), JsonLines(file)
     flow = _Workflow(512 if block_tokens is None else block_tokens)
     check_block_tokens(flow.block_tokens)
     for record in source.records():
         if "schema" in record:
-            header = _read_header(source, record, flow, block_tokens)
+            flow.header = _read_header(source, record, flow, block_tokens)
         else:
-            _read_request(source, record, flow, header is not None)
-    _lay_out(flow, source, clock, "wait_for" if header is None else "dependencies")
+            _read_request(source, record, flow)
+    _lay_out(flow, source, clock)
     _mark_sub_agents(flow)
-    provenance: dict[str, object] = {
-        "format": "agentic_mooncake",
-        "source": source_of(file),
-        "time_unit": "ms",
-        "header": header,
-        "options": {"block_tokens": flow.block_tokens, "repair": sorted(repairs)},
-        "partial_tail_ids_dropped": flow.partial,
-        "timestamps_not_used": flow.unused_timestamps,
-        "closed_loop": {
-            "rule": RULE,
-            "decode_tokens_per_s": decode_tokens_per_s,
-            "requests_following": sum(map(bool, flow.waits)),
-        },
-    }
     return assemble(
         source,
         flow.rows,
         _ids_by_play(flow),
-        name=name or file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl"),
+        name=name or stem_of(file),
         block_tokens=flow.block_tokens,
         repairs=repairs,
-        provenance=provenance,
+        provenance=_provenance(flow, file, clock, repairs),
         by_time=True,
     )
+
+
+def _provenance(flow: _Workflow, file: Path, clock: SessionClock, repairs: frozenset[str]) -> dict[str, object]:
+    """Return what is known about the source."""
+    return {
+        "format": "agentic_mooncake",
+        "source": source_of(file),
+        "time_unit": "ms",
+        "header": flow.header,
+        "options": {"block_tokens": flow.block_tokens, "repair": sorted(repairs)},
+        "partial_tail_ids_dropped": flow.partial,
+        "timestamps_not_used": flow.unused_timestamps,
+        "closed_loop": clock.constants(RULE) | {"requests_following": sum(map(bool, flow.waits))},
+    }
 
 
 def _read_header(source: JsonLines, record: Record, flow: _Workflow, block_tokens: int | None) -> Record:
@@ -157,8 +156,9 @@ def _read_header(source: JsonLines, record: Record, flow: _Workflow, block_token
     return record
 
 
-def _read_request(source: JsonLines, record: Record, flow: _Workflow, second: bool) -> None:
+def _read_request(source: JsonLines, record: Record, flow: _Workflow) -> None:
     """Check one row and append it to the columns; its arrival is set later."""
+    second = flow.header is not None
     request = _id(source, record.get("request_id"), "request_id")
     if request in flow.index:
         source.refuse("request_id", "a request id not used before", request)
@@ -230,8 +230,9 @@ def _list(source: JsonLines, record: Record, name: str) -> list[Any]:
     return value
 
 
-def _lay_out(flow: _Workflow, source: JsonLines, clock: SessionClock, name: str) -> None:
-    """Set the arrivals: every request after all it waits for, rounded to 0.1 ms; ``name`` is the field that says so."""
+def _lay_out(flow: _Workflow, source: JsonLines, clock: SessionClock) -> None:
+    """Set the arrivals: every request after all it waits for, rounded to 0.1 ms."""
+    name = "wait_for" if flow.header is None else "dependencies"
     rows, waits = flow.rows, flow.waits
     followers: list[list[int]] = [[] for _ in waits]
     for row, awaited in enumerate(waits):

@@ -73,6 +73,12 @@ class Rows:
             numbers = self.names.setdefault(column, {})
             self.put(column, numbers.setdefault(value, len(numbers)))
 
+    def start_at_zero(self) -> float:
+        """Shift all arrivals so that the first is 0; return what it was, in ms."""
+        start_ms = min(self.arrival_ms, default=0.0)
+        self.arrival_ms = array("d", [time_ms - start_ms for time_ms in self.arrival_ms])
+        return start_ms
+
 
 def checked_repairs(repair: str | Iterable[str], allowed: tuple[str, ...] = REPAIRS) -> frozenset[str]:
     """Return the set of repair flags, refusing unknown ones.
@@ -105,7 +111,7 @@ def assemble(
     """Apply the repairs asked for, then build the trace.
 
     Args:
-        source: The file, for messages.
+        source: Where they come from, for messages.
         rows: Request columns in file order.
         ids: int64[sum(rows.counts)] full-block ids as written in the file.
         name: Name of the trace.
@@ -114,7 +120,7 @@ def assemble(
             not prefix-chained by (path so far, id); ``clip_input`` lowers the prompt length of a request that lists
             fewer ids than it has full blocks to the last length those ids cover.
         provenance: What the reader knows about the source; repairs made are added with their counts.
-        by_time: The format does not list requests in order of arrival: sort them (stably); no repair.
+        by_time: The format lists requests in another order than that of arrival: sort them (stably); no repair.
 
     Raises:
         TraceError: naming file and line.
@@ -128,19 +134,17 @@ def assemble(
     if "clip_input" in repairs:
         inputs, made["clip_input"], made["clip_input_tokens"] = _clip(inputs, np.diff(offsets), block_tokens)
     order = np.arange(len(arrival_ms), dtype=np.int64)
+    if "sort_time" in repairs:
+        made["sort_time"] = int((arrival_ms < np.maximum.accumulate(arrival_ms)).sum())
     if by_time or "sort_time" in repairs:
-        if "sort_time" in repairs:
-            made["sort_time"] = int((arrival_ms < np.maximum.accumulate(arrival_ms)).sum())
         order = np.argsort(arrival_ms, kind="stable")
         offsets, ids = chains.take_rows(offsets, ids, order)
     if "rechain" in repairs:
         ids, made["rechain"] = chains.rechain(offsets, chains.densify(ids)[0])
     columns = _columns(rows, arrival_ms, inputs, order)
-    full = provenance | {"repairs": made} | source.skipped() | _type_names(rows, order)
+    columns |= {"provenance": provenance | {"repairs": made} | source.skipped() | _type_names(rows, order)}
     try:
-        return Trace.build(
-            name=name, block_tokens=block_tokens, offsets=offsets, block_ids=ids, provenance=full, **columns
-        )
+        return Trace.build(name=name, block_tokens=block_tokens, offsets=offsets, block_ids=ids, **columns)
     except TraceError as error:
         raise _located(error, source, [rows.line[i] for i in order]) from None
 

@@ -21,7 +21,7 @@ import numpy as np
 from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
 from workloads.readers.chats import Chats
-from workloads.readers.lines import JsonLines, Record, source_of
+from workloads.readers.lines import JsonLines, Record, source_of, stem_of
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
 
@@ -86,7 +86,7 @@ def read(
         source,
         rows,
         np.asarray(ids, np.int64),
-        name=name or file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl"),
+        name=name or stem_of(file),
         block_tokens=block_tokens,
         repairs=repairs | {"rechain"},
         provenance=provenance,

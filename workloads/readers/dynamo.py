@@ -26,7 +26,7 @@ from workloads.columns import I64, INT64_MAX
 from workloads.errors import unknown_name
 from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
-from workloads.readers.lines import JsonLines, Record, files_of, source_of
+from workloads.readers.lines import JsonLines, Record, files_of, source_of, stem_of
 from workloads.trace import Trace
 
 SUMMARY = "NVIDIA Dynamo's request trace: a file, or a folder of request-trace.*.jsonl(.gz)"
@@ -82,16 +82,10 @@ def read(
     given = Path(path)
     repairs = checked_repairs(repair, ("rechain",))
     files = files_of(given, PATTERN)
-    source, shards = JsonLines(given, files), _Shards()
-    for record in source.records():
-        event = _event(source, record, shards)
-        if event is not None:
-            _read_request(source, event, model, shards)
-    if model is not None and shards.models and model not in shards.models:
-        raise unknown_name(f"model in {given}", model, shards.models)
+    source = JsonLines(given, files)
+    shards = _read_shards(source, model)
     rows = shards.rows
-    start_ms = min(rows.arrival_ms, default=0.0)
-    rows.arrival_ms = array("d", [time_ms - start_ms for time_ms in rows.arrival_ms])
+    start_ms = rows.start_at_zero()
     provenance: dict[str, object] = {
         "format": "dynamo",
         "source": source_of(given, files),
@@ -106,12 +100,24 @@ def read(
         source,
         rows,
         _ids(shards),
-        name=name or given.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl"),
+        name=name or stem_of(given),
         block_tokens=shards.block_tokens or 1,
         repairs=repairs,
         provenance=provenance,
         by_time=True,
     )
+
+
+def _read_shards(source: JsonLines, model: str | None) -> _Shards:
+    """Read all requests, or those of a model."""
+    shards = _Shards()
+    for record in source.records():
+        event = _event(source, record, shards)
+        if event is not None:
+            _read_request(source, event, model, shards)
+    if model is not None and shards.models and model not in shards.models:
+        raise unknown_name(f"model in {source.path}", model, shards.models)
+    return shards
 
 
 def _event(source: JsonLines, record: Record, shards: _Shards) -> Record | None:

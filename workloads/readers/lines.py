@@ -217,6 +217,11 @@ def source_of(path: Path, files: Sequence[Path] = ()) -> dict[str, object]:
         raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
 
 
+def stem_of(path: Path) -> str:
+    """Return a file's name without the suffixes of packing and of JSON lines."""
+    return path.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
+
+
 def files_of(path: Path, pattern: str) -> list[Path]:
     """Return the file itself, or the files of a folder that match, by name.
 

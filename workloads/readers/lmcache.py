@@ -25,7 +25,7 @@ import numpy as np
 from workloads.errors import unknown_name
 from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
-from workloads.readers.lines import JsonLines, Record, files_of, source_of
+from workloads.readers.lines import JsonLines, Record, files_of, source_of, stem_of
 from workloads.trace import Trace
 
 SUMMARY = "LMCache's lookup log: a file, or a folder of lookup_hashes_*.jsonl"
@@ -79,21 +79,10 @@ def read(
     given = Path(path)
     repairs = checked_repairs(repair, ("sort_time", "clip_input"))
     files = files_of(given, PATTERN)
-    source, log = JsonLines(given, files), _Log()
-    for record in source.records():
-        found = record.get("model_name")
-        if type(found) is not str:
-            source.refuse("model_name", "a string", found if "model_name" in record else "nothing")
-        numbers = log.numbers.setdefault(found, {})
-        if model is None or found == model:
-            _read_lookup(source, record, "clip_input" in repairs, log, numbers)
-            log.rows.name("request_type", found)
-        source.note_unused(record, _USED)
-    if model is not None and log.numbers and model not in log.numbers:
-        raise unknown_name(f"model in {given}", model, log.numbers)
+    source = JsonLines(given, files)
+    log = _read_log(source, model, "clip_input" in repairs)
     rows = log.rows
-    start_ms = min(rows.arrival_ms, default=0.0)
-    rows.arrival_ms = array("d", [time_ms - start_ms for time_ms in rows.arrival_ms])
+    start_ms = rows.start_at_zero()
     provenance: dict[str, object] = {
         "format": "lmcache",
         "source": source_of(given, files),
@@ -106,11 +95,28 @@ def read(
         source,
         rows,
         np.asarray(log.ids, np.int64),
-        name=name or given.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl"),
+        name=name or stem_of(given),
         block_tokens=log.chunk_tokens or 1,
         repairs=repairs,
         provenance=provenance,
     )
+
+
+def _read_log(source: JsonLines, model: str | None, clip: bool) -> _Log:
+    """Read all lookups, or those of a model."""
+    log = _Log()
+    for record in source.records():
+        found = record.get("model_name")
+        if type(found) is not str:
+            source.refuse("model_name", "a string", found if "model_name" in record else "nothing")
+        numbers = log.numbers.setdefault(found, {})
+        if model is None or found == model:
+            _read_lookup(source, record, clip, log, numbers)
+            log.rows.name("request_type", found)
+        source.note_unused(record, _USED)
+    if model is not None and log.numbers and model not in log.numbers:
+        raise unknown_name(f"model in {source.path}", model, log.numbers)
+    return log
 
 
 def _read_lookup(source: JsonLines, record: Record, clip: bool, log: _Log, numbers: dict[str, int]) -> None:

@@ -30,9 +30,9 @@ import numpy as np
 from workloads.columns import I64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
-from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
+from workloads.readers.assemble import REPAIRS, Rows, assemble, checked_repairs, integers
 from workloads.readers.chats import Chats
-from workloads.readers.lines import JsonLines, Record, source_of
+from workloads.readers.lines import JsonLines, Record, source_of, stem_of
 from workloads.readers.pieces import PieceTree, Prompt
 from workloads.readers.session_clock import SessionClock
 from workloads.trace import Trace
@@ -94,51 +94,60 @@ def read(
             ``block_tokens``. "drop", as engines do: full blocks only. "block", as simulators do that ignore lengths: a
             block like any other, the prompt rounded up to whole blocks (``kvevolve fidelity`` shows what that costs).
         prompts: "full": a row lists its whole prompt. "delta": what is new since the session's previous row.
-        decode_tokens_per_s: For closed-loop rows, see :class:`workloads.readers.session_clock.SessionClock`.
+        decode_tokens_per_s: For closed-loop rows, as what follows: :class:`workloads.readers.session_clock.SessionClock`.
         window_s: Sessions whose first row has no timestamp start uniformly within this time.
         seed: Seed of those starts.
 
     Returns:
-        The trace, in file order, or in order of time if there are closed-loop rows. Provenance counts the partial ids
-        (``partial_tail_ids_dropped`` or ``_kept``) and says what was assumed about times (``closed_loop``).
+        The trace, sorted by time if there are closed-loop rows. Provenance counts the partial ids and says what was
+        assumed about times (``closed_loop``).
 
     Raises:
         TraceError: naming file, line, field, what was expected and the fix.
     """
     file = Path(path)
     check_block_tokens(block_tokens)
-    for option, value in (("partial_tail", partial_tail), ("prompts", prompts)):
-        if value not in _CHOICES[option]:
-            raise TraceError(f"{file}: {option}={value!r}; fix: give {' or '.join(_CHOICES[option])}")
-    if prompts == "delta" and partial_tail == "block":
-        raise TraceError(f"{file}: partial_tail='block' has no meaning with prompts='delta'; fix: leave one out")
-    repairs = checked_repairs(repair, ("sort_time",) if prompts == "delta" else ("sort_time", "rechain", "clip_input"))
+    options = {"block_tokens": block_tokens, "partial_tail": partial_tail, "prompts": prompts}
+    _check_options(file, options)
+    repairs = checked_repairs(repair, ("sort_time",) if prompts == "delta" else REPAIRS)
     clock = SessionClock(decode_tokens_per_s, window_s, seed)
     reader = _Reader(JsonLines(file), block_tokens, partial_tail == "block", "clip_input" in repairs, clock)
     ids = _read_deltas(reader) if prompts == "delta" else _read_prompts(reader)
-    reader.chats.settle(reader.rows, reader.source)
-    options = {"block_tokens": block_tokens, "repair": sorted(repairs), "partial_tail": partial_tail}
-    provenance: dict[str, object] = {
-        "format": "mooncake",
-        "source": source_of(file),
-        "time_unit": "ms",
-        "options": options | {"prompts": prompts},
-        f"partial_tail_ids_{'dropped' if partial_tail == 'drop' else 'kept'}": reader.partial,
-        **clock.assumptions(),
-        **reader.chats.counted(),
-    }
-    if reader.unused_delays:
-        provenance["delays_beside_timestamps"] = reader.unused_delays
     return assemble(
         reader.source,
         reader.rows,
         ids,
-        name=name or file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl"),
+        name=name or stem_of(file),
         block_tokens=block_tokens,
         repairs=repairs,
-        provenance=provenance,
+        provenance=_provenance(reader, options | {"repair": sorted(repairs)}),
         by_time=clock.following + clock.drawn > 0,
     )
+
+
+def _check_options(file: Path, options: dict[str, object]) -> None:
+    """Refuse options that are none."""
+    for option, choices in _CHOICES.items():
+        if options[option] not in choices:
+            raise TraceError(f"{file}: {option}={options[option]!r}; fix: give {' or '.join(choices)}")
+    if options["prompts"] == "delta" and options["partial_tail"] == "block":
+        raise TraceError(f"{file}: partial_tail='block' has no meaning with prompts='delta'; fix: leave one out")
+
+
+def _provenance(reader: _Reader, options: dict[str, object]) -> dict[str, object]:
+    """Return what is known about the source."""
+    found: dict[str, object] = {
+        "format": "mooncake",
+        "source": source_of(reader.source.path),
+        "time_unit": "ms",
+        "options": options,
+        f"partial_tail_ids_{'kept' if reader.keep_tail else 'dropped'}": reader.partial,
+        **reader.clock.assumptions(),
+        **reader.chats.counted(),
+    }
+    if reader.unused_delays:
+        found["delays_beside_timestamps"] = reader.unused_delays
+    return found
 
 
 def _read_prompts(reader: _Reader) -> I64:
@@ -158,6 +167,7 @@ def _read_prompts(reader: _Reader) -> I64:
                 tokens = count * size
         reader.ids.extend(listed if count == len(listed) else listed[:count])
         _add(reader, record, tokens, output, count)
+    reader.chats.settle(reader.rows, reader.source)
     return np.asarray(reader.ids, np.int64)
 
 
@@ -181,6 +191,7 @@ def _read_deltas(reader: _Reader) -> I64:
         reader.partial += tokens % size > 0
         _add(reader, record, tokens, output, tree.blocks(prompt))
         tree.extend(prompt, ("output of line", reader.source.line), output)
+    reader.chats.settle(reader.rows, reader.source)
     return tree.ids()
 
 

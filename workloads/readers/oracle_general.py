@@ -17,6 +17,7 @@ number of the next record of the same object, -1 if there is none. The format kn
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from workloads.atomic import atomic_write
 from workloads.columns import F64, I64, INT32_MAX, INT64_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
+from workloads.readers.assemble import checked_repairs
 from workloads.readers.lines import DAMAGE, unpacked
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens, check_times
@@ -50,7 +52,7 @@ def read(
     block_tokens: int = 1,
     name: str | None = None,
     requests: str = "record",
-    repair: str = "",
+    repair: str | Iterable[str] = (),
 ) -> Trace:
     """Read an oracleGeneral file.
 
@@ -62,49 +64,48 @@ def read(
             "marked", the records from one with an odd id to the next, as :func:`write` marks them.
         repair: ``rechain`` re-keys ids by (path so far, id), for objects grouped to requests.
 
-    Returns:
-        The trace, without partial tails and outputs.
-
     Raises:
         TraceError: truncated, times that run backwards, or grouped objects that are not prefix-chained.
     """
     file = Path(path)
     check_block_tokens(block_tokens)
-    if requests not in REQUESTS or repair not in ("", "rechain"):
-        raise TraceError(
-            f"{file}: requests={requests!r}, repair={repair!r}; fix: requests is one of {', '.join(REQUESTS)}, repair"
-            " rechain or nothing"
-        )
+    if requests not in REQUESTS:
+        raise TraceError(f"{file}: requests={requests!r}; fix: give one of {', '.join(REQUESTS)}")
+    repairs = checked_repairs(repair, ("rechain",))
     times, ids = _read_columns(file)
     first = _first_records(file, times, ids, requests)
     offsets = np.append(first, len(ids)).astype(np.int64)
     made = {}
-    if repair and requests != "record":
+    if repairs and requests != "record":
         ids, made["rechain"] = chains.rechain(offsets, chains.densify(ids)[0])
-    provenance: dict[str, object] = {
-        "format": "oracle_general",
-        "source": {"file": file.name, "bytes": file.stat().st_size},
-        "time_unit": "s",
-        "options": {"block_tokens": block_tokens, "requests": requests},
-        "repairs": made,
-        "not_recorded": "tokens, output lengths",
-    }
     columns: dict[str, Any] = {
+        "name": name or file.name.partition(".")[0],
+        "block_tokens": block_tokens,
         "offsets": offsets,
         "block_ids": ids,
         "arrival_s": times[first].astype(np.float64),
         "input_tokens": np.diff(offsets) * block_tokens,
         "output_tokens": np.zeros(len(first), np.int32),
+        "provenance": {
+            "format": "oracle_general",
+            "source": {"file": file.name, "bytes": file.stat().st_size},
+            "time_unit": "s",
+            "options": {"block_tokens": block_tokens, "requests": requests},
+            "repairs": made,
+            "not_recorded": "tokens, output lengths",
+        },
     }
-    build = _single_blocks if requests == "record" else Trace.build
     try:
-        return build(
-            name=name or file.name.partition(".")[0], block_tokens=block_tokens, provenance=provenance, **columns
-        )
+        return _single_blocks(**columns) if requests == "record" else Trace.build(**columns)
     except TraceError as error:
-        hint = ", or pass repair='rechain'" if error.field == "block_ids" else ""
-        at = "" if error.request is None else f" (record {int(offsets[error.request])})"
-        raise TraceError(f"{file}: {error.message}{at}{hint}", request=error.request, field=error.field) from None
+        raise _located(error, file, offsets) from None
+
+
+def _located(error: TraceError, file: Path, offsets: I64) -> TraceError:
+    """Add file and record to an error about a request, and the flag that would repair it."""
+    hint = ", or pass repair='rechain'" if error.field == "block_ids" else ""
+    at = "" if error.request is None else f" (record {int(offsets[error.request])})"
+    return TraceError(f"{file}: {error.message}{at}{hint}", request=error.request, field=error.field)
 
 
 def _single_blocks(*, block_ids: I64, arrival_s: F64, input_tokens: I64, **others: Any) -> Trace:

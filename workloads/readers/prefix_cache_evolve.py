@@ -24,7 +24,7 @@ from workloads.atomic import atomic_write
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
-from workloads.readers.lines import JsonLines, Record, source_of
+from workloads.readers.lines import JsonLines, Record, source_of, stem_of
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
 
@@ -88,7 +88,7 @@ def read(
         source,
         rows,
         np.asarray(ids, np.int64),
-        name=name or file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl").removesuffix(".pce"),
+        name=name or stem_of(file).removesuffix(".pce"),
         block_tokens=block_tokens,
         repairs=repairs | {"rechain"},
         provenance=provenance,

@@ -65,12 +65,15 @@ class SessionClock:
         """Return how long a request takes."""
         return output_tokens / self.decode_tokens_per_s * 1000.0
 
+    def constants(self, rule: str) -> dict[str, object]:
+        """Return a rule and the rate it rests on, for provenance."""
+        return {"rule": rule, "decode_tokens_per_s": self.decode_tokens_per_s}
+
     def assumptions(self) -> dict[str, object]:
         """Return what was assumed, for provenance; empty if every request had a time."""
         if not self.following and not self.drawn:
             return {}
-        said: dict[str, object] = {"rule": RULE, "decode_tokens_per_s": self.decode_tokens_per_s}
-        said["requests_following"] = self.following
+        said = self.constants(RULE) | {"requests_following": self.following}
         if self.drawn:
             said |= {"sessions_drawn": self.drawn, "window_s": self.window_s, "seed": self.seed}
         return {"closed_loop": said}

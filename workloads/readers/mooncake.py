@@ -87,14 +87,13 @@ def read(
     Args:
         path: The file.
         block_tokens: Tokens per block; the file does not say (Mooncake's own traces: 512).
-        name: Name of the trace; default: the file's name without suffixes.
-        repair: Repairs allowed, see :func:`workloads.readers.assemble.assemble`: ``sort_time``, ``rechain``,
-            ``clip_input`` (DynoSim clamps prompts that list too few ids).
+        name: Name of the trace; default: the file's.
+        repair: Repairs allowed, see :func:`workloads.readers.assemble.assemble`; with deltas only ``sort_time``.
         partial_tail: What becomes of the last id of a request, a partial block unless ``input_length`` is a multiple of
             ``block_tokens``. "drop", as engines do: full blocks only. "block", as simulators do that ignore lengths: a
             block like any other, the prompt rounded up to whole blocks (``kvevolve fidelity`` shows what that costs).
         prompts: "full": a row lists its whole prompt. "delta": what is new since the session's previous row.
-        decode_tokens_per_s: For closed-loop rows, as what follows: :class:`workloads.readers.session_clock.SessionClock`.
+        decode_tokens_per_s: For closed-loop rows, see :mod:`workloads.readers.session_clock`.
         window_s: Sessions whose first row has no timestamp start uniformly within this time.
         seed: Seed of those starts.
 

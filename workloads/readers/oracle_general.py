@@ -60,9 +60,12 @@ def read(
         path: The file, plain or packed.
         block_tokens: Tokens a block is taken to have; the file knows no tokens.
         name: Name of the trace; default: the file's name without suffixes.
-        requests: What is a request: "record", each one; "time", records of the same second that follow each other;
-            "marked", the records from one with an odd id to the next, as :func:`write` marks them.
+        requests: What is a request: "record", each one, the default; "time", records of the same second that follow
+            each other; "marked", the records from one with an odd id to the next, as :func:`write` marks them.
         repair: ``rechain`` re-keys ids by (path so far, id), for objects grouped to requests.
+
+    Returns:
+        The trace, without partial tails and outputs.
 
     Raises:
         TraceError: truncated, times that run backwards, or grouped objects that are not prefix-chained.

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zoo_twins
-from bench.bench import oracle_general
 from conftest import extra
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from sim.options import Options
 from sim.prepared import prepare
 from sim.simulation import simulate
 from workloads import Trace
+from workloads.readers import oracle_general
 from workloads.synthetic import chat
 
 CAPACITIES = (2_000, 10_000, 20_000)
@@ -69,7 +69,7 @@ def peer(tmp_path_factory):
     def hits(trace: Trace, name: str, capacity: int) -> int:
         if trace.name not in files:
             files[trace.name] = tmp_path_factory.mktemp("flat") / "trace.oracleGeneral"
-            oracle_general(trace, files[trace.name])
+            oracle_general.write(trace, files[trace.name])
         reader = library.TraceReader(str(files[trace.name]), library.TraceType.ORACLE_GENERAL_TRACE)
         cache = getattr(library, name)(cache_size=capacity, hashpower=16)
         return round((1.0 - cache.process_trace(reader)[0]) * trace.n_refs)

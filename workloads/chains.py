@@ -47,6 +47,9 @@ class Numbering:
         return numbers
 
 
+_LOOK_REFS = 1 << 12  # what is not dense seldom begins so
+
+
 def densify(ids: I64 | I32) -> tuple[I32, int]:
     """Renumber ids 0..n-1 in order of first appearance.
 
@@ -59,7 +62,7 @@ def densify(ids: I64 | I32) -> tuple[I32, int]:
     n_refs = len(ids)
     if n_refs == 0:
         return np.empty(0, np.int32), 0
-    if is_dense(ids):
+    if is_dense(ids[:_LOOK_REFS]) and is_dense(ids):
         return ids.astype(np.int32), int(ids.max()) + 1
     if int(ids.max()) > 8 * n_refs + 1_000_000:  # sparse ids: compress the range before using a table
         ids = np.unique(ids, return_inverse=True)[1].astype(np.int64)

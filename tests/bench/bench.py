@@ -16,8 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from sim.bounds import optimum
 from sim.evaluation import Evaluator
 from sim.policy.compiler import compile_policy
@@ -27,7 +25,7 @@ from sim.simulation import Options, run_engine, run_policy
 from sim.tables import table
 from workloads import Trace, load, locate
 from workloads.panel import load_panel
-from workloads.readers import mooncake
+from workloads.readers import mooncake, oracle_general
 from workloads.synthetic import GENERATORS, chat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,16 +57,6 @@ def interleaved(calls: dict[str, Callable[[], object]], runs: int = RUNS) -> dic
                 call()
             times[name].append((time.perf_counter() - start) / repeats[name])
     return times
-
-
-def oracle_general(trace: Trace, path: Path) -> None:
-    """Write the flattened ids in libCacheSim's oracleGeneral format."""
-    row = np.dtype([("time", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
-    rows = np.zeros(trace.n_refs, row)
-    rows["id"], rows["size"] = trace.block_ids, 1
-    rows["time"] = np.repeat(np.arange(trace.n_requests), trace.full_blocks)
-    rows["next"] = np.where(trace.next_use < trace.n_refs, trace.next_use, -1)
-    rows.tofile(path)
 
 
 def libcachesim_calls(path: Path) -> dict[str, Callable[[], object]]:
@@ -109,7 +97,7 @@ def replay_speed(trace: Trace) -> list[list[object]]:
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flat.oracleGeneral"
-        oracle_general(trace, path)
+        oracle_general.write(trace, path)
         peers = libcachesim_calls(path)
         times = interleaved(calls | peers)
     rate = {name: trace.n_refs / statistics.median(taken) / 1e6 for name, taken in times.items()}

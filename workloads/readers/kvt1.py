@@ -110,13 +110,8 @@ def _read_request(
     if count > full or (count < full and "clip_input" not in repairs):
         fix = "drop ids past the last full block" if count > full else "pass repair='clip_input' to lower 'in'"
         source.refuse("b", f"{full} blocks = in {tokens} // block_size {block_tokens}", f"{count} blocks", fix)
-    if "s" in record or rows.session:
-        rows.session += [-1] * (len(rows.line) - len(rows.session))
-        rows.session.append(source.integer(record, "s", 0) if "s" in record else -1)
-    rows.line.append(source.line)
-    rows.arrival_ms.append(arrival)
-    rows.input_tokens.append(tokens)
-    rows.output_tokens.append(output)
-    rows.counts.append(count)
+    rows.add(source.line, arrival, tokens, output, count)
+    if "s" in record:
+        rows.put("session", source.integer(record, "s", 0))
     source.note_unused(record, _USED)
     return blocks

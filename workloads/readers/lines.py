@@ -1,5 +1,6 @@
-"""JSON lines, plain, gzipped or zstd. Parsed by orjson where it is installed (extra ``[traces]``): the same, faster.
+"""JSON lines, plain, gzipped or zstd, of one file or several.
 
+Parsed by orjson where it is installed (extra ``[traces]``): the same, faster.
 Knows files, line numbers and the checks of single fields, and words every refusal the same way:
 ``file:line: field 'x': expected ..., got ... - fix: ...``. Must not know what the fields mean.
 """
@@ -12,8 +13,9 @@ import io
 import json
 import os
 import zlib
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -35,10 +37,16 @@ Record = dict[str, Any]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f
+_RUN = 1  # the kind of a zstd block that is one byte, repeated
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading packed data that is truncated or damaged raises."""
+
 _TELL_LINES = 256
 _MAX_ID = 2**63 - 1
 _MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
 _MAX_MS = 1e15  # 31,000 years in ms: larger values are broken, and smaller ones keep 0.1 ms in a float
+_MAX_S = _MAX_MS / 1000
 
 
 _PASSED_OVER: ContextVar[frozenset[int]] = ContextVar("lines passed over", default=frozenset())
@@ -56,67 +64,95 @@ def passing_over(lines: Iterable[int]) -> Iterator[None]:
 
 @dataclass
 class JsonLines:
-    """The records of one JSON-lines file, with everything that was skipped counted.
+    """The records of one JSON-lines file, or of several that continue each other, with what was skipped counted.
 
     Attributes:
-        path: The file.
-        line: Number of the line last read, from 1.
+        path: The file, or the folder of the files.
+        files: The files in the order in which they are read; default: the path.
+        line: Number of the line last read, from 1, counted through all files.
         blank_lines: How many empty lines were skipped.
         unused_fields: How often each field that the reader does not use occurred.
     """
 
     path: Path
+    files: Sequence[Path] = ()
     line: int = 0
     blank_lines: int = 0
     unused_fields: Counter[str] = field(default_factory=Counter)
+    _begun: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.files = self.files or (self.path,)
 
     def records(self) -> Iterator[Record]:
         """Yield one JSON object per line; ``self.line`` is its line number.
 
         Raises:
-            TraceError: no such file, truncated or broken gzip, or a line that is not a JSON object.
+            TraceError: no such file, truncated or broken packed data, or a line that is not a JSON object.
+        """
+        for path in self.files:
+            try:
+                size = path.stat().st_size
+                with path.open("rb") as file, unpacked(file) as handle:
+                    yield from self.records_in(handle, file, size)
+            except DAMAGE as error:
+                raise self.damaged(error) from None
+            except OSError as error:
+                raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+
+    def records_in(self, handle: IO[bytes], file: IO[bytes], size_bytes: int) -> Iterator[Record]:
+        """Yield one JSON object per line of an open stream, that of the next of ``files``.
+
+        Args:
+            handle: The stream, unpacked.
+            file: What lies on disk; tells how far the work is.
+            size_bytes: Its size.
         """
         passed_over = _PASSED_OVER.get()
-        try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as file, unpacked(file) as handle:
-                for raw in handle:
-                    self.line += 1
-                    if self.line % _TELL_LINES == 0:
-                        progress.tell(f"reading {self.path.name}, MB", file.tell() / 1e6, size / 1e6)
-                    if self.line in passed_over:
-                        continue
-                    if raw.isspace():
-                        self.blank_lines += 1
-                        continue
-                    yield self._parse(raw)
-            progress.tell(f"reading {self.path.name}, MB", size / 1e6, size / 1e6)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TraceError(
-                f"{self.path}:{self.line}: packed data ends or breaks after this line ({error})"
-                " - fix: the file is truncated or damaged, fetch or copy it again"
-            ) from None
-        except OSError as error:
-            raise TraceError(f"{self.path}: {error.strerror or error} - fix: check the path") from None
+        name = self.files[len(self._begun)].name
+        self._begun.append(self.line)
+        for raw in handle:
+            self.line += 1
+            if self.line % _TELL_LINES == 0:
+                progress.tell(f"reading {name}, MB", file.tell() / 1e6, size_bytes / 1e6)
+            if self.line in passed_over:
+                continue
+            if raw.isspace():
+                self.blank_lines += 1
+                continue
+            yield self._parse(raw)
+        progress.tell(f"reading {name}, MB", size_bytes / 1e6, size_bytes / 1e6)
+
+    def damaged(self, error: Exception) -> TraceError:
+        """Return the refusal of packed data that cannot be unpacked."""
+        return TraceError(
+            f"{self.place(self.line)}: packed data ends or breaks after this line ({error})"
+            " - fix: the file is truncated or damaged, fetch or copy it again"
+        )
+
+    def place(self, line: int) -> str:
+        """Return ``file:line`` of a line counted through all files."""
+        index = max(bisect_right(self._begun, line - 1) - 1, 0)
+        return f"{self.files[index]}:{line - self._begun[index]}" if self._begun else f"{self.files[0]}:{line}"
 
     def _parse(self, raw: bytes) -> Record:
         try:
             record = orjson.loads(raw) if orjson else json.loads(raw.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise TraceError(
-                f"{self.path}:{self.line}: expected one JSON object per line, got {_shown(raw)} ({error})"
+                f"{self.place(self.line)}: expected one JSON object per line, got {_shown(raw)} ({error})"
                 " - fix: repair or remove the line"
             ) from None
         if type(record) is not dict:
             raise TraceError(
-                f"{self.path}:{self.line}: expected a JSON object, got {_shown(raw)} - fix: repair or remove the line"
+                f"{self.place(self.line)}: expected a JSON object, got {_shown(raw)} - fix: repair or remove the line"
             )
         return record
 
     def refuse(self, name: str, expected: str, got: object, fix: str = "repair or remove the line") -> NoReturn:
         """Raise the error for one field of the current line."""
         raise TraceError(
-            f"{self.path}:{self.line}: field {name!r}: expected {expected}, got {_shown(got)} - fix: {fix}", field=name
+            f"{self.place(self.line)}: field {name!r}: expected {expected}, got {_shown(got)} - fix: {fix}", field=name
         )
 
     def integer(self, record: Record, name: str, low: int, high: int = INT32_MAX) -> int:
@@ -133,6 +169,20 @@ class JsonLines:
             return value
         self.refuse(name, "a finite number of milliseconds >= 0", value if name in record else "nothing")
 
+    def seconds(self, record: Record, name: str) -> float:
+        """Return a time field in seconds: a finite number >= 0."""
+        value = record.get(name)
+        if (type(value) is int or type(value) is float) and 0 <= value <= _MAX_S and isfinite(value):
+            return value
+        self.refuse(name, "a finite number of seconds >= 0", value if name in record else "nothing")
+
+    def label(self, record: Record, name: str) -> str | int | None:
+        """Return a field that names something, a string or an integer; None if it is missing or null."""
+        value = record.get(name)
+        if value is None or type(value) is str or type(value) is int:
+            return value
+        self.refuse(name, "a string or an integer", value)
+
     def block_runs(self, record: Record, name: str) -> list[list[int]]:
         """Return a field that lists ``[first id, length]`` runs, ids >= 0 and lengths >= 1."""
         value = record.get(name)
@@ -145,14 +195,14 @@ class JsonLines:
                 self.refuse(name, f"runs with 0 <= first id <= {_MAX_RUN_ID} and length >= 1", run)
         return value
 
-    def block_ids(self, record: Record, name: str) -> list[int]:
-        """Return a field that lists block ids, integers >= 0."""
+    def block_ids(self, record: Record, name: str, most: int = _MAX_ID) -> list[int]:
+        """Return a field that lists block ids, integers from 0 to ``most``."""
         value = record.get(name)
         if type(value) is not list:
             self.refuse(name, "a list of block ids", value if name in record else "nothing")
-        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > _MAX_ID):
-            bad = next(i for i in value if type(i) is not int or not 0 <= i <= _MAX_ID)
-            self.refuse(name, f"integer block ids from 0 to {_MAX_ID}", bad)
+        if value and (set(map(type, value)) != {int} or min(value) < 0 or max(value) > most):
+            bad = next(i for i in value if type(i) is not int or not 0 <= i <= most)
+            self.refuse(name, f"integer block ids from 0 to {most}", bad)
         return value
 
     def note_unused(self, record: Record, used: frozenset[str]) -> None:
@@ -170,12 +220,38 @@ class JsonLines:
         return found
 
 
-def source_of(path: Path) -> dict[str, object]:
-    """Return name and SHA-256 of a source file (the file as it lies there, compressed or not), for provenance."""
+def source_of(path: Path, files: Sequence[Path] = ()) -> dict[str, object]:
+    """Return name and SHA-256 of a source file (the file as it lies there, compressed or not), for provenance.
+
+    Args:
+        path: The file, or the folder of the files.
+        files: The files of a folder; each is named with its hash.
+    """
     try:
+        if files and list(files) != [path]:
+            return {"folder": path.name, "files": {file.name: file_sha256(file) for file in files}}
         return {"file": path.name, "sha256": file_sha256(path)}
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without the suffixes of packing and of JSON lines."""
+    return path.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
+
+
+def files_of(path: Path, pattern: str) -> list[Path]:
+    """Return the file itself, or the files of a folder that match, by name.
+
+    Raises:
+        TraceError: a folder without such files.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.glob(pattern) if file.is_file())
+    if not found:
+        raise TraceError(f"{path}: no {pattern} in this folder - fix: check the path")
+    return found
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -202,6 +278,7 @@ def unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
             import zstandard
         except ImportError:
             raise TraceError("zstd files need zstandard; fix: pip install 'kvevolve[traces]', or unpack it") from None
+        _check_frames(file, zstandard)
         with zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(file, read_across_frames=True) as raw:
             try:
                 yield io.BufferedReader(raw)
@@ -209,6 +286,43 @@ def unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
                 raise EOFError(error) from None
     else:
         yield file
+
+
+def _check_frames(file: IO[bytes], zstandard: Any) -> None:
+    """Refuse zstd data that breaks off, which reading it as a stream would take for its end.
+
+    Walks over the blocks without unpacking them (RFC 8878: frame header, blocks of a 3-byte header each, checksum).
+
+    Raises:
+        EOFError: it breaks off, or is no zstd.
+    """
+    end = file.seek(0, os.SEEK_END)
+    at = file.seek(0)
+    while at < end:
+        start = file.read(18)
+        if start[:4] == _ZSTD_MAGIC:
+            try:
+                at += zstandard.frame_header_size(start)
+                checksum = 4 * zstandard.get_frame_parameters(start).has_checksum
+            except zstandard.ZstdError as error:
+                raise EOFError(error) from None
+            last = 0
+            while not last:
+                file.seek(at)
+                block = int.from_bytes(file.read(3), "little")
+                last, kind, size = block & 1, block >> 1 & 3, block >> 3
+                at += 3 + (1 if kind == _RUN else size)
+                if at > end:
+                    break
+            at += checksum
+        elif start[1:4] == _SKIPPABLE_MAGIC and start[0] >> 4 == 5:
+            at += 8 + int.from_bytes(start[4:8], "little")
+        else:
+            raise EOFError("no zstd frame where one should begin")
+        if at > end:
+            raise EOFError("the last zstd frame is not whole")
+        file.seek(at)
+    file.seek(0)
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -1,0 +1,114 @@
+"""What one cache reported: blocks stored, blocks removed, everything cleared, in order.
+
+Knows blocks, their parents and times. Must not know formats, requests or simulators: an engine's recording and what a
+simulator would have reported are both a `Stream`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.columns import F64, I32, I64
+from workloads.events.msgpack import CLEARED, REMOVED, STORED
+
+__all__ = ["CLEARED", "REMOVED", "STORED", "Source", "Stream"]
+
+NAMES = ("stored", "removed", "cleared")
+NONE = -1
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """Whose events they are.
+
+    Attributes:
+        topic: Topic of the publisher; "" where the recording does not have it.
+        rank: Data-parallel rank, -1 for none. Each has a cache and a publisher of its own.
+        medium: "GPU", "CPU", ...; "" for none: vLLM before 0.11 knew one.
+        group: KV-cache group of a hybrid model, -1 for none.
+    """
+
+    topic: str = ""
+    rank: int = NONE
+    medium: str = ""
+    group: int = NONE
+
+    def __str__(self) -> str:
+        shown = {"topic": self.topic, "medium": self.medium}
+        shown |= {name: str(value) for name in ("rank", "group") if (value := getattr(self, name)) != NONE}
+        return " ".join(f"{name}={text}" for name, text in sorted(shown.items()) if text) or "the only source"
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """The events of one source; `m` of them list `n` blocks.
+
+    Attributes:
+        source: Whose they are.
+        block_tokens: Tokens per block; 0 if nothing was stored.
+        kind: uint8[m] STORED, REMOVED or CLEARED.
+        offsets: int64[m + 1]; event `e` lists `block[offsets[e]:offsets[e + 1]]`; stored ones continue each other.
+        block: int32[n] dense numbers in order of first appearance.
+        parent: int32[m] the block before the first one stored; -1 for none, and where nothing is stored.
+        batch: int32[m] number of the message the event came in; of a simulator, the request.
+        time_s: float64[batches] when each message was sent.
+        session: int32[m] equal number, equal session; -1 unknown.
+        hashes: uint64[blocks] what the engine calls each block; -1 parents that are in no event included.
+        provenance: Where this came from, and what is missing.
+    """
+
+    source: Source
+    block_tokens: int
+    kind: npt.NDArray[np.uint8]
+    offsets: I64
+    block: I32
+    parent: I32
+    batch: I32
+    time_s: F64
+    session: I32
+    hashes: npt.NDArray[np.uint64]
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return len(self.kind)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of distinct blocks."""
+        return len(self.hashes)
+
+    def listed(self, kind: int) -> int:
+        """Return how many blocks the events of a kind list."""
+        return int(np.diff(self.offsets)[self.kind == kind].sum())
+
+    def event_of(self) -> I32:
+        """int32[n]: the event that lists each block."""
+        return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.offsets))
+
+    def before(self) -> I32:
+        """int32[n]: the block before each block stored, -1 for the first of a prompt and where nothing is stored."""
+        before = np.full(len(self.block), NONE, np.int32)
+        before[1:] = self.block[:-1]
+        full = np.diff(self.offsets) > 0
+        before[self.offsets[:-1][full]] = self.parent[full]
+        before[np.repeat(self.kind != STORED, np.diff(self.offsets))] = NONE
+        return before
+
+    def parents(self) -> I32:
+        """int32[blocks]: the block before each block where it was first stored; -1 for none, -2 if it never was."""
+        parents = np.full(self.n_blocks, -2, np.int32)
+        stored = np.repeat(self.kind == STORED, np.diff(self.offsets))
+        parents[self.block[stored][::-1]] = self.before()[stored][::-1]  # the last write wins: the first store
+        return parents
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.listed(kind):,} {NAMES[kind]}" for kind in (STORED, REMOVED))
+        return (
+            f"Stream({self.source}: {self.n_events:,} events, blocks {counts}, "
+            f"{np.count_nonzero(self.kind == CLEARED)} clears, {self.n_blocks:,} distinct)"
+        )

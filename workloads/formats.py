@@ -33,6 +33,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "kvt1": "workloads.readers.kvt1",
         "kvsess1": "workloads.readers.kvsess1",
         "mooncake": "workloads.readers.mooncake",
+        "vllm-events": "workloads.events.vllm",
+        "sglang-events": "workloads.events.sglang",
     }
 )
 """Module by format, in the order in which they are asked whether a file is theirs: what has a mark of its own first."""

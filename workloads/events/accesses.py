@@ -30,7 +30,7 @@ import numpy as np
 
 from workloads.columns import I32
 from workloads.errors import TraceError
-from workloads.events.stream import CLEARED, NONE, STORED, Stream
+from workloads.events.stream import CLEARED, HIT, NONE, REMOVED, STORED, Stream
 from workloads.readers.assemble import turns
 from workloads.trace import Trace
 
@@ -44,42 +44,34 @@ class Requests:
     session: list[int] = field(default_factory=list)
     ends_full: list[bool] = field(default_factory=list)
     generated_blocks: list[int] = field(default_factory=list)
-    reports: int = 0
-    """Of two blocks or more: a single block stored twice is no proof."""
     unreported: int = 0
     """Stores that continue a block no request ended with: a hit that was not reported."""
 
 
 def rebuild(stream: Stream) -> Requests:
-    """Rebuild requests; see the module's docstring."""
+    """Rebuild the requests of a stream `with_hits`; see the module's docstring."""
     found, copies = Requests(), np.zeros(stream.n_blocks, np.int32)
     ends: dict[int, list[int]] = defaultdict(list)
     columns = (stream.kind.tolist(), stream.parent.tolist(), stream.batch.tolist(), stream.session.tolist())
     spans = pairwise(stream.offsets.tolist())
     for kind, parent, message, session, (start, stop) in zip(*columns, spans, strict=True):
         blocks = stream.block[start:stop]
-        if kind != STORED:
+        if kind in (REMOVED, CLEARED):
             copies[blocks] -= 1
             if kind == CLEARED:
                 copies[:] = 0
-            continue
-        if start == stop:
-            continue
-        there = copies[blocks] > 0
-        if parent == NONE:
-            i = len(found.blocks)
-            reported = bool(there.all())
-            _begin(found, blocks, message, session)
-            found.reports += reported and len(blocks) > 1
-            copies[blocks] += not reported
-        else:
-            copies[blocks] += 1
-            if not ends[parent]:
+        elif start < stop:
+            if parent == NONE:
+                i = len(found.blocks)
+                _begin(found, blocks, message, session)
+            elif ends[parent]:
+                i = ends[parent].pop()
+                _continue(found, i, blocks, message, bool(copies[blocks[-1]] > 0))
+            else:
                 found.unreported += 1
                 continue
-            i = ends[parent].pop()
-            _continue(found, i, blocks, message, bool(there[-1]))
-        ends[int(blocks[-1])].append(i)
+            copies[blocks] += kind == STORED
+            ends[int(blocks[-1])].append(i)
     return found
 
 
@@ -96,8 +88,9 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
         )
     if stream.block_tokens == 0:
         raise TraceError(f"{file}: field 'block_size': expected in a stored event, got none - fix: record the engine's own")
-    found = rebuild(stream)
-    if not found.reports or found.unreported:
+    stream = stream.with_hits()
+    found, reports = rebuild(stream), int((stream.kind == HIT).sum())
+    if not reports or found.unreported:
         seen = f"{found.unreported:,} of them continue a hit that is not reported" if found.unreported else "no hits"
         raise TraceError(
             f"{file}: expected full reports, got {stream.listed(STORED):,} blocks stored and {seen}: events like these"
@@ -119,7 +112,7 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
         session=found.session if known else None,
         turn=turns(np.array(found.session, np.int32)) if known else None,
         provenance=stream.provenance
-        | {"source_of_events": str(stream.source), "time_unit": "s", "full_reports": found.reports},
+        | {"source_of_events": str(stream.source), "time_unit": "s", "full_reports": reports},
     )
 
 

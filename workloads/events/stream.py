@@ -6,7 +6,8 @@ simulator would have reported are both a `Stream`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,12 @@ import numpy.typing as npt
 from workloads.columns import F64, I32, I64
 from workloads.events.msgpack import CLEARED, REMOVED, STORED
 
-__all__ = ["CLEARED", "REMOVED", "STORED", "Source", "Stream"]
+__all__ = ["CLEARED", "HIT", "REMOVED", "STORED", "Source", "Stream"]
 
-NAMES = ("stored", "removed", "cleared")
+HIT = 3
+"""A request found these blocks. No engine calls it that: vLLM reports hits as stored, see `Stream.with_hits`."""
+
+NAMES = ("stored", "removed", "cleared", "hit")
 NONE = -1
 
 
@@ -49,14 +53,14 @@ class Stream:
     Attributes:
         source: Whose they are.
         block_tokens: Tokens per block; 0 if nothing was stored.
-        kind: uint8[m] STORED, REMOVED or CLEARED.
-        offsets: int64[m + 1]; event `e` lists `block[offsets[e]:offsets[e + 1]]`; stored ones continue each other.
+        kind: uint8[m] STORED, REMOVED, CLEARED or HIT.
+        offsets: int64[m + 1]; event `e` lists `block[offsets[e]:offsets[e + 1]]`; those stored or hit follow each other.
         block: int32[n] dense numbers in order of first appearance.
         parent: int32[m] the block before the first one stored; -1 for none, and where nothing is stored.
         batch: int32[m] number of the message the event came in; of a simulator, the request.
         time_s: float64[batches] when each message was sent.
         session: int32[m] equal number, equal session; -1 unknown.
-        hashes: uint64[blocks] what the engine calls each block; -1 parents that are in no event included.
+        hashes: uint64[blocks] what the engine calls each block; parents that no event lists included.
         provenance: Where this came from, and what is missing.
     """
 
@@ -106,8 +110,33 @@ class Stream:
         parents[self.block[stored][::-1]] = self.before()[stored][::-1]  # the last write wins: the first store
         return parents
 
+    def with_hits(self) -> Stream:
+        """Return the stream with full reports (see :mod:`workloads.events.accesses`) marked as hits.
+
+        A full report is a store without parent of blocks that are all there. One block alone proves nothing: vLLM also
+        stores a second copy of it for a prompt of exactly one block. So it counts only in streams with other reports.
+        """
+        copies, kind = np.zeros(self.n_blocks, np.int32), self.kind.copy()
+        single = list[int]()
+        parents, kinds, bounds = self.parent.tolist(), self.kind.tolist(), self.offsets.tolist()
+        for e, (start, stop) in enumerate(pairwise(bounds)):
+            blocks = self.block[start:stop]
+            if kinds[e] == CLEARED:
+                copies[:] = 0
+            elif kinds[e] == REMOVED:
+                copies[blocks] -= 1
+            elif parents[e] != NONE or start == stop or not (copies[blocks] > 0).all():
+                copies[blocks] += 1
+            elif stop - start > 1:
+                kind[e] = HIT
+            else:
+                single.append(e)
+        if (kind == HIT).any():
+            kind[single] = HIT
+        return replace(self, kind=kind)
+
     def __repr__(self) -> str:
-        counts = ", ".join(f"{self.listed(kind):,} {NAMES[kind]}" for kind in (STORED, REMOVED))
+        counts = ", ".join(f"{self.listed(kind):,} {NAMES[kind]}" for kind in (STORED, REMOVED, HIT))
         return (
             f"Stream({self.source}: {self.n_events:,} events, blocks {counts}, "
             f"{np.count_nonzero(self.kind == CLEARED)} clears, {self.n_blocks:,} distinct)"

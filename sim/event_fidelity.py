@@ -156,12 +156,12 @@ def compare(engine: Stream, simulated: Stream) -> Comparison:
 
 
 def _flat(stream: Stream) -> _Flat:
-    """Return a stream block by block; a clear has a row of its own, without block."""
+    """Return a stream block by block; a clear has a row of its own, without block, unless nothing was stored before."""
     sizes = np.diff(stream.offsets)
-    clears = stream.kind == CLEARED
-    event = np.repeat(np.arange(stream.n_events), np.where(clears, 1, sizes))
+    clears = (stream.kind == CLEARED) & np.logical_or.accumulate(stream.kind == STORED)
+    event = np.repeat(np.arange(stream.n_events), sizes + clears)
     block = np.full(len(event), NONE, np.int32)
-    block[~clears[event]] = stream.block[np.repeat(~clears, sizes)]
+    block[~clears[event]] = stream.block
     return _Flat(stream.kind[event], block, event)
 
 

@@ -1,4 +1,4 @@
-"""The verb `kvevolve fidelity`: what each modelling choice is worth on a trace; or how near a preset is to an engine."""
+"""The verb `kvevolve fidelity`: what modelling choices are worth on a trace; or how near a preset is to an engine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from sim.meter import Meter
 if TYPE_CHECKING:
     from workloads import Trace
 
+
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
-    text = "measure what each modelling choice is worth, in hits; or compare a preset with an engine's own KV-cache events"
+    text = (
+        "measure what each modelling choice is worth, in hits; or compare a preset with an engine's own KV-cache events"
+    )
     verb = verbs.add_parser("fidelity", help=text, description=text)
     add_trace(verb)
     verb.add_argument(
@@ -43,7 +46,9 @@ def _fidelity(options: argparse.Namespace) -> int:
     trace = load(options.trace)
     if options.events:
         return _events(options, trace)
-    unfit = [name for name in (*replay_options(options), "rank", "medium", "group") if getattr(options, name) is not None]
+    unfit = [
+        name for name in (*replay_options(options), "rank", "medium", "group") if getattr(options, name) is not None
+    ]
     if unfit:
         raise ValueError(f"--{unfit[0].replace('_', '-')} goes with --events FILE; without it every engine is replayed")
     found = fidelity(trace, options.capacity or CAPACITIES, _with_partial_ids(options.trace, trace))
@@ -72,7 +77,9 @@ def _events(options: argparse.Namespace, trace: Trace) -> int:
         found = compare(recorded, simulated)
     missing = recorded.provenance.get("sequence_gaps")
     if missing:
-        print(f"{options.events}: messages are missing, the engine cannot be followed there: {missing}", file=sys.stderr)
+        print(
+            f"{options.events}: messages are missing, the engine cannot be followed there: {missing}", file=sys.stderr
+        )
     if options.json:
         print(json.dumps(found.to_dict() | {"sequence_gaps": missing or []}, indent=2, sort_keys=True))
     else:

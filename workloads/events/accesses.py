@@ -16,8 +16,8 @@ What is rebuilt, and what is assumed:
 - Arrival is when the engine's step that admitted the request was published, in s since the first message: the time in
   the queue is not seen.
 
-Source: vLLM 0.33.0 ``KVCacheManager.get_computed_blocks``, ``BlockPool.emit_cached_block_events``. There a block removed
-is a copy removed: identical blocks can lie in the cache more than once.
+Source: vLLM 0.33.0 ``KVCacheManager.get_computed_blocks``, ``BlockPool.emit_cached_block_events``. Identical blocks can
+lie in its cache more than once; what it reports removed is one copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from workloads.columns import I32
 from workloads.errors import TraceError
 from workloads.events.stream import CLEARED, HIT, NONE, REMOVED, STORED, Stream
 from workloads.readers.assemble import turns
@@ -39,7 +38,7 @@ from workloads.trace import Trace
 class Requests:
     """What was rebuilt: per request, in order of their beginning."""
 
-    blocks: list[list[I32]] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
     message: list[int] = field(default_factory=list)
     session: list[int] = field(default_factory=list)
     ends_full: list[bool] = field(default_factory=list)
@@ -50,28 +49,30 @@ class Requests:
 
 def rebuild(stream: Stream) -> Requests:
     """Rebuild the requests of a stream `with_hits`; see the module's docstring."""
-    found, copies = Requests(), np.zeros(stream.n_blocks, np.int32)
+    found, copies, listed = Requests(), [0] * stream.n_blocks, stream.block.tolist()
     ends: dict[int, list[int]] = defaultdict(list)
     columns = (stream.kind.tolist(), stream.parent.tolist(), stream.batch.tolist(), stream.session.tolist())
     spans = pairwise(stream.offsets.tolist())
     for kind, parent, message, session, (start, stop) in zip(*columns, spans, strict=True):
-        blocks = stream.block[start:stop]
-        if kind in (REMOVED, CLEARED):
-            copies[blocks] -= 1
-            if kind == CLEARED:
-                copies[:] = 0
-        elif start < stop:
+        blocks = listed[start:stop]
+        if kind == CLEARED:
+            copies = [0] * stream.n_blocks
+        elif kind == REMOVED:
+            for block in blocks:
+                copies[block] -= 1
+        elif blocks:
             if parent == NONE:
                 i = len(found.blocks)
                 _begin(found, blocks, message, session)
             elif ends[parent]:
                 i = ends[parent].pop()
-                _continue(found, i, blocks, message, bool(copies[blocks[-1]] > 0))
+                _continue(found, i, blocks, message, copies[blocks[-1]] > 0)
             else:
                 found.unreported += 1
                 continue
-            copies[blocks] += kind == STORED
-            ends[int(blocks[-1])].append(i)
+            for block in blocks if kind == STORED else ():
+                copies[block] += 1
+            ends[blocks[-1]].append(i)
     return found
 
 
@@ -87,7 +88,9 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
             " - fix: record again with the replay endpoint, or cut the file at the gaps"
         )
     if stream.block_tokens == 0:
-        raise TraceError(f"{file}: field 'block_size': expected in a stored event, got none - fix: record the engine's own")
+        raise TraceError(
+            f"{file}: field 'block_size': expected in a stored event, got none - fix: record the engine's own"
+        )
     stream = stream.with_hits()
     found, reports = rebuild(stream), int((stream.kind == HIT).sum())
     if not reports or found.unreported:
@@ -98,14 +101,14 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
             ' sent with kv_cache_report_mode="full" (vLLM >= 0.24), or compare them with a trace:'
             " kvevolve fidelity TRACE --events FILE"
         )
-    counts = [sum(map(len, blocks)) for blocks in found.blocks]
+    counts = [len(blocks) for blocks in found.blocks]
     extra = np.array([not full and stream.block_tokens > 1 for full in found.ends_full])
     known = max(found.session) >= 0
     return Trace.build(
         name=name,
         block_tokens=stream.block_tokens,
         offsets=np.concatenate([[0], np.cumsum(counts)]),
-        block_ids=np.concatenate([part for blocks in found.blocks for part in blocks]),
+        block_ids=[block for blocks in found.blocks for block in blocks],
         arrival_s=stream.time_s[found.message] - stream.time_s[0],
         input_tokens=np.array(counts) * stream.block_tokens + extra,
         output_tokens=np.array(found.generated_blocks) * stream.block_tokens,
@@ -116,19 +119,19 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
     )
 
 
-def _begin(found: Requests, blocks: I32, message: int, session: int) -> None:
-    found.blocks.append([blocks])
+def _begin(found: Requests, blocks: list[int], message: int, session: int) -> None:
+    found.blocks.append(blocks)
     found.message.append(message)
     found.session.append(session)
     found.ends_full.append(False)
     found.generated_blocks.append(0)
 
 
-def _continue(found: Requests, i: int, blocks: I32, message: int, recomputed: bool) -> None:
+def _continue(found: Requests, i: int, blocks: list[int], message: int, recomputed: bool) -> None:
     if message != found.message[i] and len(blocks) == 1:
         found.generated_blocks[i] += 1
     elif not found.generated_blocks[i]:
-        found.blocks[i].append(blocks)
+        found.blocks[i] += blocks
         found.ends_full[i] = recomputed
     else:
         found.generated_blocks[i] += len(blocks)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from workloads.columns import INT32_MAX, F64, I64
+from workloads.columns import F64, I64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.events import msgpack as wire
 from workloads.events.intern import U64, numbered
 from workloads.events.sequence import Sequences
 from workloads.events.stream import CLEARED, NONE, STORED, Source, Stream
-
 
 _KIND, _PARENT, _HAS_PARENT, _BLOCK_TOKENS, _SESSION, _SIZE, _MESSAGE, _SOURCE = range(8)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -67,17 +66,16 @@ class Collector:
             numbers[k] = self._publishers.setdefault((topic, int(head[m, wire.RANK])), len(self._publishers))
         return numbers[keys], list(self._publishers)
 
-    def _source(
-        self, buffer: npt.NDArray[np.uint8], events: I64, publisher: I64, labels: list[tuple[str, int]]
-    ) -> I64:
+    def _source(self, buffer: npt.NDArray[np.uint8], events: I64, publisher: I64, labels: list[tuple[str, int]]) -> I64:
         """Return the number of the source of each event; of a clear, which names none, -1 - its publisher."""
         clears = events[:, wire.KIND] == CLEARED
         keys, firsts = _labelled(events[:, wire.MEDIUM], events[:, wire.GROUP], publisher, clears.astype(np.int64))
         numbers = np.empty(len(firsts), np.int64)
         for k, e in enumerate(firsts):
+            topic, rank = labels[publisher[e]]
             at = slice(events[e, wire.MEDIUM_AT], events[e, wire.MEDIUM_END])
             medium = _decoded(buffer[at]) if events[e, wire.MEDIUM] else ""
-            source = Source(*labels[publisher[e]], medium, int(events[e, wire.GROUP]))
+            source = Source(topic, rank, medium, int(events[e, wire.GROUP]))
             numbers[k] = -1 if clears[e] else self._sources.setdefault(source, len(self._sources))
         return np.where(clears, -1 - publisher, numbers[keys])
 
@@ -89,7 +87,8 @@ class Collector:
         """
         if sum(map(len, self._events)) == 0:
             raise TraceError(f"{self._file}: no events in it - fix: check that this is the right file")
-        events, hashes, time_s = (np.concatenate(chunks) for chunks in (self._events, self._hashes, self._time_s))
+        events, hashes = np.concatenate(self._events), np.concatenate(self._hashes)
+        time_s = np.concatenate(self._time_s)
         if max(len(events), len(hashes)) > INT32_MAX // 2:
             raise TraceError(f"{self._file}: {len(hashes)} blocks listed, at most {INT32_MAX // 2} are supported")
         owner = np.repeat(events[:, _SOURCE], events[:, _SIZE])

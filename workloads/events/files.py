@@ -34,7 +34,13 @@ from workloads.events.stream import Source, Stream
 from workloads.readers.lines import source_of, unpacked
 
 CHUNK_BYTES = 1 << 20
-_LINES = (b'"BlockStored"', b'"BlockRemoved"', b'"AllBlocksCleared"', b'"stored":{"parent_hash"', b'"removed":{"block_hashes"')
+_LINES = (
+    b'"BlockStored"',
+    b'"BlockRemoved"',
+    b'"AllBlocksCleared"',
+    b'"stored":{"parent_hash"',
+    b'"removed":{"block_hashes"',
+)
 
 
 def matches(start: bytes) -> bool:
@@ -69,7 +75,11 @@ def read_streams(path: Path) -> dict[Source, Stream]:
         raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
     if form == "lines":
         _read_lines(path, collector)
-    found: dict[str, object] = {"format": f"kv-events, {form}", "source": source_of(path), "messages": collector.messages}
+    found: dict[str, object] = {
+        "format": f"kv-events, {form}",
+        "source": source_of(path),
+        "messages": collector.messages,
+    }
     if collector.sequences.gaps:
         found["sequence_gaps"] = collector.sequences.gaps
     if collector.sequences.twice:

@@ -5,13 +5,12 @@ Knows the lines of subscribers that write JSON, and those of NVIDIA Dynamo's rec
 Dynamo (``KvRecorder`` = ``Recorder<RouterEvent>``, dynamo ``lib/llm/src/recorder.rs`` and ``kv_router/protocols.rs``;
 from source, not measured): ``{"timestamp": ms since the recording began, "event": {"worker_id": 1, "event":
 {"event_id": 42, "data": {"stored": {"parent_hash": null, "blocks": [{"block_hash": 1, "tokens_hash": 2}]}},
-"dp_rank": 0}}}``, or ``{"removed": {"block_hashes": [1]}}``, or ``"cleared"``. Event ids count per worker: gaps are seen.
-Lines do not say how many tokens a block has.
+"dp_rank": 0}}}``, or ``{"removed": {"block_hashes": [1]}}``, or ``"cleared"``. Event ids count per worker, so gaps
+are seen. Lines do not say how many tokens a block has.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +96,6 @@ def _recorded(source: JsonLines, record: Record) -> tuple[str, int, list[Any]]:
 
 def _seconds(source: JsonLines, record: Record, name: str) -> float:
     value = record.get(name)
-    if type(value) not in (int, float):
+    if type(value) is not int and type(value) is not float:
         source.refuse(name, "a time", value if name in record else "nothing")
-    return float(value)
+    return float(min(value, 1e300))

@@ -34,22 +34,22 @@ EXPECTED = (
     "a time in seconds since 1970",
     "an array of events",
     "an event: a tagged map or array",
-    "BlockStored, BlockRemoved or AllBlocksCleared",
+    "a tag BlockStored, BlockRemoved or AllBlocksCleared, or the name of a field",
     "an array of block hashes",
     "a block hash: an integer or bytes",
     "a number of tokens from 1 to 2147483647",
     "a text or nil",
     "an integer from 0 to 2147483647, or nil",
-    "a text as key of a map",
     "a msgpack value",
     "an event with its tag and its block_hashes",
 )
 """What a fault found missing, by status."""
 
-(_PAYLOAD, _FRAMES, _BATCH, _TIME, _EVENTS, _EVENT, _TAG, _HASHES, _HASH, _SIZE, _TEXT, _INTEGER, _KEY) = range(2, 15)
-_VALUE, _FIELDS = 15, 16
+(_PAYLOAD, _FRAMES, _BATCH, _TIME, _EVENTS, _EVENT, _TAG, _HASHES, _HASH, _SIZE, _TEXT, _INTEGER) = range(2, 14)
+_VALUE, _FIELDS = 14, 15
 
-_NIL, _INT, _FLOAT, _STR, _BIN, _ARRAY, _MAP, _OTHER, _BAD = range(9)
+_NIL, _INT, _FLOAT, _ARRAY, _MAP, _STR, _BIN, _OTHER, _BAD = range(9)
+"""Kinds of value. Behind the heads of texts, bytes and others there are bytes."""
 _MAX_INT = np.uint64(2**31 - 1)
 _END = np.uint64(2**64 - 1)
 """Sequence number of the marker that ends a replay, whose payload is empty, and of messages that have none."""
@@ -173,7 +173,7 @@ def _head(buffer, at, end):  # type: ignore[no-untyped-def]
             number -= np.uint64(1) << np.uint64(8 * width)
         value += number
     kind, after = np.int64(_KIND[b]), at + 1 + width
-    if (kind == _STR or kind == _BIN or kind == _OTHER) and value > np.uint64(end - after):
+    if (_STR <= kind <= _OTHER) and value > np.uint64(end - after):
         after = -1
     return kind, value, after
 
@@ -193,7 +193,7 @@ def _skip(buffer, at, end, left):  # type: ignore[no-untyped-def]
         kind, value, at = _head(buffer, at, end)
         if at < 0 or kind == _BAD:
             return (SHORT if at < 0 else _VALUE), start
-        if kind == _ARRAY or kind == _MAP:
+        if _ARRAY <= kind <= _MAP:
             left += np.int64(value) << (kind == _MAP)
         else:
             at += np.int64(value)
@@ -252,7 +252,7 @@ def _field(buffer, at, end, field, out, e, h):  # type: ignore[no-untyped-def]
     elif field == _F_GROUP:
         out.events[e, GROUP] = np.int64(value) if kind == _INT else -1
         status = DONE if kind == _NIL or (kind == _INT and value <= _MAX_INT) else _INTEGER
-    elif field == _F_MEDIUM or field == _F_SESSION:
+    elif field in (_F_MEDIUM, _F_SESSION):
         if kind != _NIL and kind != _STR:
             status = _TEXT
         elif field == _F_MEDIUM:
@@ -263,18 +263,39 @@ def _field(buffer, at, end, field, out, e, h):  # type: ignore[no-untyped-def]
         at = text
     elif kind == _BAD:
         status = _VALUE
-    elif kind == _ARRAY or kind == _MAP:
+    elif _ARRAY <= kind <= _MAP:
         status, at = _skip(buffer, at, end, np.int64(value) << (kind == _MAP))
         start = at
-    elif kind == _STR or kind == _BIN or kind == _OTHER:
+    elif _STR <= kind <= _OTHER:
         at += np.int64(value)
     return status, (at if status == DONE else start), h
 
 
 @_kernel
+def _word(buffer, at, end):  # type: ignore[no-untyped-def]
+    """Return (status, hash, position behind) of a tag or a key."""
+    kind, size, after = _head(buffer, at, end)
+    if after < 0 or kind != _STR:
+        return (SHORT if after < 0 else _TAG), np.uint64(0), at
+    return DONE, _text(buffer, after, np.int64(size)), after + np.int64(size)
+
+
+@_kernel
+def _name(tag, k):  # type: ignore[no-untyped-def]
+    """Return the name of field `k` of an event that is an array."""
+    if k == 0:
+        return _F_TYPE
+    if tag == _BLOCK_STORED and k < len(_STORED_FIELDS):
+        return _STORED_FIELDS[k]
+    if tag == _BLOCK_REMOVED and k < len(_REMOVED_FIELDS):
+        return _REMOVED_FIELDS[k]
+    return np.uint64(0)
+
+
+@_kernel
 def _event(buffer, at, end, out, e, h):  # type: ignore[no-untyped-def]
     """Read event `e`; return (status, position behind or of the fault, next hash)."""
-    start = at
+    start, status = at, DONE
     form, n, at = _head(buffer, at, end)
     if at < 0 or (form != _MAP and form != _ARRAY):
         return (SHORT if at < 0 else _EVENT), start, h
@@ -282,36 +303,20 @@ def _event(buffer, at, end, out, e, h):  # type: ignore[no-untyped-def]
     out.events[e, GROUP], out.events[e, MEDIUM], out.events[e, SESSION], out.events[e, PARENT] = -1, 0, 0, 0
     tag, listed = np.uint64(0), False
     for k in range(np.int64(n)):
-        field = np.uint64(0)
-        if form == _MAP or k == 0:  # a key, or the tag of an array
-            kind, size, after = _head(buffer, at, end)
-            if after < 0 or kind != _STR:
-                return (SHORT if after < 0 else (_KEY if form == _MAP else _TAG)), at, h
-            field = _text(buffer, after, np.int64(size))
-        elif tag == _BLOCK_STORED and k < len(_STORED_FIELDS):
-            field = _STORED_FIELDS[k]
-        elif tag == _BLOCK_REMOVED and k < len(_REMOVED_FIELDS):
-            field = _REMOVED_FIELDS[k]
+        field = _name(tag, k)
         if form == _MAP:
-            at = after + np.int64(size)
-        if field == _F_TYPE and form == _MAP:
-            kind, size, after = _head(buffer, at, end)
-            if after < 0 or kind != _STR:
-                return (SHORT if after < 0 else _TAG), at, h
-            field = _text(buffer, after, np.int64(size))
-            k = 0
-        elif form == _MAP:
-            k = 1
-        if k == 0:
-            tag = field
-            if tag != _BLOCK_STORED and tag != _BLOCK_REMOVED and tag != _ALL_CLEARED:
-                return _TAG, at, h
-            at = after + np.int64(size)
-        else:
+            status, field, at = _word(buffer, at, end)
+        if status == DONE and field == _F_TYPE:
+            status, tag, after = _word(buffer, at, end)
+            known = tag in (_BLOCK_STORED, _BLOCK_REMOVED, _ALL_CLEARED)
+            if status == DONE and not known:
+                status = _TAG
+            at = after if status == DONE else at
+        elif status == DONE:
             status, at, h = _field(buffer, at, end, field, out, e, h)
-            if status != DONE:
-                return status, at, h
             listed |= field == _F_HASHES
+        if status != DONE:
+            return status, at, h
     out.events[e, KIND] = STORED if tag == _BLOCK_STORED else (REMOVED if tag == _BLOCK_REMOVED else CLEARED)
     if tag == 0 or (tag != _ALL_CLEARED and not listed):
         return _FIELDS, start, h
@@ -401,7 +406,7 @@ def parse(buffer, framed, out):  # type: ignore[no-untyped-def]
         if status == SHORT and not framed:
             return SHORT, m, start
         if status != DONE or (framed and at != stop):
-            return (_PAYLOAD if status == SHORT or status == DONE else status), m, at
+            return (_PAYLOAD if status <= SHORT else status), m, at
         m += 1
         out.messages[m, FIRST_EVENT], out.events[e, FIRST_HASH] = e, h
     return DONE, m, at

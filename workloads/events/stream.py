@@ -54,7 +54,7 @@ class Stream:
         source: Whose they are.
         block_tokens: Tokens per block; 0 if nothing was stored.
         kind: uint8[m] STORED, REMOVED, CLEARED or HIT.
-        offsets: int64[m + 1]; event `e` lists `block[offsets[e]:offsets[e + 1]]`; those stored or hit follow each other.
+        offsets: int64[m + 1]; event `e` lists `block[offsets[e]:offsets[e + 1]]`; if stored or hit, in a row.
         block: int32[n] dense numbers in order of first appearance.
         parent: int32[m] the block before the first one stored; -1 for none, and where nothing is stored.
         batch: int32[m] number of the message the event came in; of a simulator, the request.
@@ -116,21 +116,22 @@ class Stream:
         A full report is a store without parent of blocks that are all there. One block alone proves nothing: vLLM also
         stores a second copy of it for a prompt of exactly one block. So it counts only in streams with other reports.
         """
-        copies, kind = np.zeros(self.n_blocks, np.int32), self.kind.copy()
-        single = list[int]()
-        parents, kinds, bounds = self.parent.tolist(), self.kind.tolist(), self.offsets.tolist()
-        for e, (start, stop) in enumerate(pairwise(bounds)):
-            blocks = self.block[start:stop]
-            if kinds[e] == CLEARED:
-                copies[:] = 0
-            elif kinds[e] == REMOVED:
-                copies[blocks] -= 1
-            elif parents[e] != NONE or start == stop or not (copies[blocks] > 0).all():
-                copies[blocks] += 1
-            elif stop - start > 1:
-                kind[e] = HIT
-            else:
-                single.append(e)
+        copies, kind = [0] * self.n_blocks, self.kind.copy()
+        listed, single = self.block.tolist(), list[int]()
+        rows = zip(self.kind.tolist(), self.parent.tolist(), pairwise(self.offsets.tolist()), strict=True)
+        for e, (what, parent, (start, stop)) in enumerate(rows):
+            blocks = listed[start:stop]
+            if what == STORED and parent == NONE and blocks and all(copies[block] > 0 for block in blocks):
+                if len(blocks) > 1:
+                    kind[e] = HIT
+                else:
+                    single.append(e)
+                continue
+            if what == CLEARED:
+                copies = [0] * self.n_blocks
+            change = 1 if what == STORED else -1
+            for block in blocks:
+                copies[block] += change
         if (kind == HIT).any():
             kind[single] = HIT
         return replace(self, kind=kind)

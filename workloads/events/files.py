@@ -33,7 +33,7 @@ from workloads.events.lines import frames
 from workloads.events.stream import Source, Stream
 from workloads.readers.lines import source_of, unpacked
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19
 _LINES = (
     b'"BlockStored"',
     b'"BlockRemoved"',
@@ -142,7 +142,7 @@ def _read_binary(
         if not more:
             return
         rest, at = bytes(buffer[done:]), at + done
-        wanted = max(CHUNK_BYTES, len(rest))
+        wanted = CHUNK_BYTES - len(rest) if len(rest) < CHUNK_BYTES else len(rest)
         progress.tell(f"reading {path.name}, MB", file.tell() / 1e6, size / 1e6)
 
 

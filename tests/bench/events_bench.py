@@ -1,6 +1,6 @@
 """How fast recordings of KV-cache events are read, by how many blocks an event lists; how fast they are compared.
 
-Rates are of CPU time. Parsing walks every byte: token ids, 16 a block, are most of them, so MB/s is the steadier figure.
+Rates are of CPU time. Parsing walks every byte, and most are token ids, 16 a block: MB/s is the steadier figure.
 
     python tests/bench/events_bench.py [--blocks 2000000]
 """

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from workloads.errors import TraceError
 
-_REMEMBERED = 1 << 20
-
 
 class Sequences:
     """The sequence numbers of one recording, per publisher (topic and rank); each counts from 0, one a message.
@@ -21,7 +19,7 @@ class Sequences:
     def __init__(self, file: str) -> None:
         self._file = file
         self._last: dict[tuple[str, int], int] = {}
-        self._missing: dict[tuple[str, int], set[int]] = {}
+        self._missing: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self.gaps: list[dict[str, int]] = []
         self.twice = 0
 
@@ -35,11 +33,10 @@ class Sequences:
         if number > last:
             if number > last + 1:
                 self.gaps.append({"message": message, "rank": publisher[1], "first": last + 1, "last": number - 1})
-                missing = self._missing.setdefault(publisher, set())
-                missing.update(range(last + 1, min(number, last + 1 + _REMEMBERED)))
+                self._missing.setdefault(publisher, []).append((last + 1, number))
             self._last[publisher] = number
             return True
-        late = number in self._missing.get(publisher, ())
+        late = any(first <= number < behind for first, behind in self._missing.get(publisher, ()))
         if number > 0 and not late:
             self.twice += 1
             return False

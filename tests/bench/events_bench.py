@@ -20,7 +20,8 @@ from sim.engine_events import engine_events
 from sim.event_fidelity import compare
 from sim.tables import table
 from workloads import events, load
-from workloads.events.msgpack import parse, room
+from workloads.events.layout import room
+from workloads.events.msgpack import parse
 
 BLOCK_TOKENS = 16
 

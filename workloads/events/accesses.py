@@ -2,7 +2,7 @@
 
 Knows what vLLM publishes when. Must not know files. By default an engine reports only what it stores and removes:
 neither requests nor hits can be seen. A request that carries ``kv_cache_report_mode="full"`` in its
-``SamplingParams.extra_args`` (vLLM >= 0.24, pull request #45261) also has the blocks it hits reported: as a
+``SamplingParams.extra_args`` (vLLM since pull request #45261, June 2026) also has the blocks it hits reported: as a
 `BlockStored` without parent, for blocks that are there already, before those it removes and stores.
 
 What is rebuilt, and what is assumed:
@@ -89,7 +89,7 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
         )
     if stream.block_tokens == 0:
         raise TraceError(
-            f"{file}: field 'block_size': expected in a stored event, got none - fix: record the engine's own"
+            f"{file}: field 'block_size': expected in a stored event, got none - fix: record the engine's own events"
         )
     stream = stream.with_hits()
     found, reports = rebuild(stream), int((stream.kind == HIT).sum())
@@ -98,7 +98,7 @@ def as_trace(stream: Stream, file: str, name: str) -> Trace:
         raise TraceError(
             f"{file}: expected full reports, got {stream.listed(STORED):,} blocks stored and {seen}: events like these"
             " show what a cache stores and evicts, not what was asked for, and are no workload - fix: record requests"
-            ' sent with kv_cache_report_mode="full" (vLLM >= 0.24), or compare them with a trace:'
+            ' sent with kv_cache_report_mode="full" (vLLM since June 2026), or compare them with a trace:'
             " kvevolve fidelity TRACE --events FILE"
         )
     counts = [len(blocks) for blocks in found.blocks]

@@ -12,6 +12,7 @@ from workloads.columns import F64, I64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.events import msgpack as wire
 from workloads.events.intern import U64, numbered
+from workloads.events.layout import Parsed
 from workloads.events.sequence import Sequences
 from workloads.events.stream import CLEARED, NONE, STORED, Source, Stream
 
@@ -36,7 +37,7 @@ class Collector:
         self._publishers: dict[tuple[str, int], int] = {}
         self._sources: dict[Source, int] = {}
 
-    def add(self, buffer: npt.NDArray[np.uint8], parsed: wire.Parsed, messages: int) -> None:
+    def add(self, buffer: npt.NDArray[np.uint8], parsed: Parsed, messages: int) -> None:
         """Take whole messages out of `buffer`, of which `parsed` holds the columns."""
         head, first = parsed.messages[:messages], parsed.messages[: messages + 1, wire.FIRST_EVENT]
         n = int(first[-1])

@@ -29,6 +29,7 @@ from workloads import progress
 from workloads.errors import TraceError
 from workloads.events import msgpack as wire
 from workloads.events.collect import Collector
+from workloads.events.layout import EXPECTED, room
 from workloads.events.lines import frames
 from workloads.events.stream import Source, Stream
 from workloads.readers.lines import source_of, unpacked
@@ -115,7 +116,7 @@ def choose(
     wanted = " ".join(f"{name}={value}" for name, value in asked.items() if value is not None)
     raise TraceError(
         f"{file}: expected one source of events{' with ' * bool(wanted)}{wanted}, got {len(left)} - fix: choose by"
-        f" ?rank=, ?medium= or ?group=; in the file: {'; '.join(map(str, streams)) or 'none that stores blocks'}"
+        f" rank, medium or group; in the file: {'; '.join(map(str, streams)) or 'none that stores blocks'}"
     )
 
 
@@ -123,15 +124,15 @@ def _read_binary(
     path: Path, handle: IO[bytes], rest: bytes, framed: bool, collector: Collector, file: IO[bytes], size: int
 ) -> None:
     """Parse a chunk at a time; a message cut off at its end is read again with the next."""
-    at, parsed, wanted = 0, wire.room(0), CHUNK_BYTES
+    at, parsed, wanted = 0, room(0), CHUNK_BYTES
     while True:
         more = handle.read(wanted)
         buffer = np.frombuffer(rest + more, np.uint8)
         if len(parsed.hashes) <= len(buffer):
-            parsed = wire.room(max(len(buffer), CHUNK_BYTES))
+            parsed = room(max(len(buffer), CHUNK_BYTES))
         status, messages, done = wire.parse(buffer, framed, parsed)
         if status not in (wire.DONE, wire.SHORT) or (status == wire.SHORT and not more):
-            expected = "the rest of the message" if status == wire.SHORT else wire.EXPECTED[status]
+            expected = "the rest of the message" if status == wire.SHORT else EXPECTED[status]
             got = "the end of the file" if status == wire.SHORT else f"bytes {bytes(buffer[done : done + 8]).hex(' ')}"
             raise TraceError(
                 f"{path}: message {collector.messages + messages}, byte {at + done}: expected {expected}, got {got}"
@@ -150,11 +151,11 @@ def _read_lines(path: Path, collector: Collector) -> None:
     """Parse lines, turned into frames."""
     for lines, buffer in _chunks(frames(path)):
         raw = np.frombuffer(buffer, np.uint8)
-        parsed = wire.room(len(raw))
+        parsed = room(len(raw))
         status, messages, done = wire.parse(raw, True, parsed)
         if status != wire.DONE:
             raise TraceError(
-                f"{path}:{lines[messages]}: expected {wire.EXPECTED[status]}, got bytes"
+                f"{path}:{lines[messages]}: expected {EXPECTED[status]}, got bytes"
                 f" {bytes(raw[done : done + 8]).hex(' ')} in msgpack - fix: repair or remove the line"
             )
         collector.add(raw, parsed, messages)

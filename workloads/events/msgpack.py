@@ -4,7 +4,7 @@ Knows msgpack and the structs of vLLM and SGLang. Must not know files, chains or
 spends its time on token ids, which nobody here wants; this one steps over them.
 
 A message is a batch ``[ts, events, rank]``; further fields are passed over. An event is a tagged array, the fields in
-order (vLLM up to 0.23, older SGLang), or a map with the tag under ``type`` (vLLM since pull request #42892, June 2026;
+order (older vLLM and SGLang), or a map with the tag under ``type`` (vLLM since pull request #42892, June 2026;
 SGLang 0.5.23). Read are ``block_hashes``, ``parent_block_hash``, ``block_size``, ``medium``, ``group_idx`` and
 ``session_id``. Source: vLLM 0.33.0 ``vllm/distributed/kv_events.py`` and the history of its fields told in #42892;
 SGLang 0.5.23 ``sglang/srt/disaggregation/kv_events.py``.
@@ -15,7 +15,7 @@ A hash is an integer; or bytes, of which the last eight count, as in vLLM's own 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,25 +25,6 @@ STORED, REMOVED, CLEARED = 0, 1, 2
 
 DONE, SHORT = 0, 1
 """How a parse ends: after the last message, or in a message that goes on behind the bytes. Others are faults."""
-
-EXPECTED = (
-    *("", ""),
-    "a payload that fills its frame",
-    "three frames: topic, sequence number of 8 bytes, payload",
-    "a batch: an array of time, events and rank",
-    "a time in seconds since 1970",
-    "an array of events",
-    "an event: a tagged map or array",
-    "a tag BlockStored, BlockRemoved or AllBlocksCleared, or the name of a field",
-    "an array of block hashes",
-    "a block hash: an integer or bytes",
-    "a number of tokens from 1 to 2147483647",
-    "a text or nil",
-    "an integer from 0 to 2147483647, or nil",
-    "a msgpack value",
-    "an event with its tag and its block_hashes",
-)
-"""What a fault found missing, by status."""
 
 (_PAYLOAD, _FRAMES, _BATCH, _TIME, _EVENTS, _EVENT, _TAG, _HASHES, _HASH, _SIZE, _TEXT, _INTEGER) = range(2, 14)
 _VALUE, _FIELDS = 14, 15
@@ -65,24 +46,6 @@ KIND, FIRST_HASH, PARENT, HAS_PARENT, BLOCK_TOKENS, GROUP, MEDIUM, MEDIUM_AT, ME
 """Columns of an event: stored, removed or cleared; its first hash; the parent's hash; 0 for no block size; -1 for no
 group; hash of the medium's text, 0 for none, and from where to where it lies; hash of the session's text, 0 for none.
 The row behind the last event has the first hash too."""
-
-
-class Parsed(NamedTuple):
-    """What a parse fills, from row 0."""
-
-    messages: npt.NDArray[np.int64]
-    """Shape (n, 7)."""
-    events: npt.NDArray[np.int64]
-    """Shape (n, 10)."""
-    hashes: npt.NDArray[np.uint64]
-    """Those that events list, in order."""
-
-
-def room(size: int) -> Parsed:
-    """Return room for all that so many bytes can hold: a message takes 4 or more, an event 17, a hash 1."""
-    return Parsed(
-        np.empty((size // 4 + 2, 7), np.int64), np.empty((size // 17 + 2, 10), np.int64), np.empty(size + 1, np.uint64)
-    )
 
 
 def text_hash(text: bytes) -> int:
@@ -375,7 +338,7 @@ def parse(buffer, framed, out):  # type: ignore[no-untyped-def]
     Args:
         buffer: uint8[n].
         framed: Whether a message is three frames, each behind its length (4 bytes, big-endian), or a payload alone.
-        out: From `room(n)`.
+        out: From `layout.room(n)`.
 
     Returns:
         Status, messages read, and the position behind them or, of a fault, its own.

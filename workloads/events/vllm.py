@@ -2,8 +2,8 @@
 
 Knows what this format offers. Must not know how events lie in files.
 
-Versions, all read: fields as arrays up to 0.23, as maps since (pull request #42892); without ``medium`` before #19737;
-hashes as integers or bytes. ``kv_cache_report_mode="full"`` exists since #45261. Looked up in vLLM 0.33.0.
+Versions, all read: events as arrays, and as maps since pull request #42892; without ``medium`` before #19737;
+hashes as integers or bytes. ``kv_cache_report_mode="full"`` exists since #45261, June 2026. Looked up in vLLM 0.33.0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""From bytes to out: messages of KV-cache events in msgpack, parsed where they lie.
+"""From bytes to columns: messages of KV-cache events in msgpack, parsed where they lie.
 
-Knows msgpack and the structs of vLLM and SGLang. Must not know files, chains or requests. A decoder that makes objects
-spends its time on token ids, which nobody here wants; this one steps over them.
+Knows msgpack and the structs of vLLM and SGLang. Must not know files, chains or requests. Token ids are stepped over.
 
 A message is a batch ``[ts, events, rank]``; further fields are passed over. An event is a tagged array, the fields in
 order (older vLLM and SGLang), or a map with the tag under ``type`` (vLLM since pull request #42892, June 2026;
@@ -9,8 +8,7 @@ SGLang 0.5.23). Read are ``block_hashes``, ``parent_block_hash``, ``block_size``
 ``session_id``. Source: vLLM 0.33.0 ``vllm/distributed/kv_events.py`` and the history of its fields told in #42892;
 SGLang 0.5.23 ``sglang/srt/disaggregation/kv_events.py``.
 
-A hash is an integer; or bytes, of which the last eight count, as in vLLM's own integers
-(``VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES``); or text, as JSON writes bytes, which is hashed.
+A hash is an integer; or bytes, of which the last eight count as in vLLM's own integers; or text (JSON), hashed again.
 """
 
 from __future__ import annotations
@@ -30,44 +28,33 @@ DONE, SHORT = 0, 1
 _VALUE, _FIELDS = 14, 15
 
 _NIL, _INT, _FLOAT, _ARRAY, _MAP, _STR, _BIN, _OTHER, _BAD = range(9)
-"""Kinds of value. Behind the heads of texts, bytes and others there are bytes."""
 _MAX_INT = np.uint64(2**31 - 1)
-_END = np.uint64(2**64 - 1)
-"""Sequence number of the marker that ends a replay, whose payload is empty, and of messages that have none."""
-_MAX_TIME = np.float64(1e11).view(np.uint64)
-"""Bits of the latest time; those of an earlier one, and of no negative one, are a lower number."""
-
+_MAX_TIME = np.float64(1e11).view(np.uint64)  # bits of earlier times, and of no negative ones, are lower
 
 TIME, RANK, SEQUENCE, TOPIC, TOPIC_AT, TOPIC_END, FIRST_EVENT = range(7)
 """Columns of a message: the time as the bits of a float64, in s; -1 for no rank; -1 without frames; hash of the topic's
 text, 0 for none, and from where to where it lies; its first event. The row behind the last message has that too."""
 
 KIND, FIRST_HASH, PARENT, HAS_PARENT, BLOCK_TOKENS, GROUP, MEDIUM, MEDIUM_AT, MEDIUM_END, SESSION = range(10)
-"""Columns of an event: stored, removed or cleared; its first hash; the parent's hash; 0 for no block size; -1 for no
-group; hash of the medium's text, 0 for none, and from where to where it lies; hash of the session's text, 0 for none.
-The row behind the last event has the first hash too."""
-
-
-def text_hash(text: bytes) -> int:
-    """Return the 64-bit hash of a text (FNV-1a, never 0)."""
-    found = 0xCBF29CE484222325
-    for byte in text:
-        found = ((found ^ byte) * 0x100000001B3) & (2**64 - 1)
-    return found or 1
+"""Columns of an event: its first hash (the row behind the last has that too); 0 for no block size; -1 for no group; hash
+of the medium's text, 0 for none, and from where to where it lies; hash of the session's text, 0 for none."""
 
 
 def _hashes(*names: str) -> tuple[Any, ...]:
-    return tuple(np.uint64(text_hash(name.encode())) for name in names)
+    """Return the 64-bit hashes of texts (FNV-1a, never 0), as `_text` does."""
+    found = [0xCBF29CE484222325] * len(names)
+    for k, name in enumerate(names):
+        for byte in name.encode():
+            found[k] = ((found[k] ^ byte) * 0x100000001B3) & (2**64 - 1)
+    return tuple(np.uint64(max(number, 1)) for number in found)
 
 
 _BLOCK_STORED, _BLOCK_REMOVED, _ALL_CLEARED = _hashes("BlockStored", "BlockRemoved", "AllBlocksCleared")
-_STORED_FIELDS = _hashes(
-    *("type", "block_hashes", "parent_block_hash", "token_ids", "block_size", "lora_id", "medium", "lora_name"),
-    *("extra_keys", "group_idx"),
+_F_TYPE, _F_HASHES, _F_PARENT, _F_SIZE, _F_MEDIUM, _F_GROUP, _F_SESSION, _F_OTHER = _hashes(
+    "type", "block_hashes", "parent_block_hash", "block_size", "medium", "group_idx", "session_id", "any other"
 )
-_REMOVED_FIELDS = _hashes("type", "block_hashes", "medium", "group_idx")
-_F_TYPE, _F_HASHES, _F_PARENT, _, _F_SIZE, _, _F_MEDIUM, _, _, _F_GROUP = _STORED_FIELDS
-(_F_SESSION,) = _hashes("session_id")
+_STORED_FIELDS = (_F_TYPE, _F_HASHES, _F_PARENT, _F_OTHER, _F_SIZE, _F_OTHER, _F_MEDIUM, _F_OTHER, _F_OTHER, _F_GROUP)
+_REMOVED_FIELDS = (_F_TYPE, _F_HASHES, _F_MEDIUM, _F_GROUP)
 
 
 _kernel = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -97,8 +84,7 @@ _SCALAR_BYTES = np.where(np.isin(_KIND, (_NIL, _INT, _FLOAT)), 1 + _WIDTH, 0).as
 """Per first byte: how long the value is, if that says it all; else 0."""
 
 
-_0, _1, _4, _8 = (np.int64(k) for k in (0, 1, 4, 8))
-"""Plain literals would make numba compile everything for literals first."""
+_0, _1, _4, _8 = (np.int64(k) for k in (0, 1, 4, 8))  # numba would compile everything for plain literals too
 
 
 @_kernel
@@ -111,7 +97,7 @@ def _number(buffer, at, size):  # type: ignore[no-untyped-def]
 
 @_kernel
 def _text(buffer, at, size):  # type: ignore[no-untyped-def]
-    """Return the hash of a text, see `text_hash`."""
+    """Return the hash of a text."""
     found = np.uint64(0xCBF29CE484222325)
     for k in range(at, at + size):
         found = (found ^ np.uint64(buffer[k])) * np.uint64(0x100000001B3)
@@ -224,13 +210,9 @@ def _field(buffer, at, end, field, out, e, h):  # type: ignore[no-untyped-def]
         elif kind == _STR:
             out.events[e, SESSION] = np.int64(_text(buffer, at, text - at))
         at = text
-    elif kind == _BAD:
-        status = _VALUE
-    elif _ARRAY <= kind <= _MAP:
-        status, at = _skip(buffer, at, end, np.int64(value) << (kind == _MAP))
-        start = at
-    elif _STR <= kind <= _OTHER:
-        at += np.int64(value)
+    else:
+        status, start = _skip(buffer, start, end, _1)
+        at = start
     return status, (at if status == DONE else start), h
 
 
@@ -246,13 +228,9 @@ def _word(buffer, at, end):  # type: ignore[no-untyped-def]
 @_kernel
 def _name(tag, k):  # type: ignore[no-untyped-def]
     """Return the name of field `k` of an event that is an array."""
-    if k == 0:
-        return _F_TYPE
-    if tag == _BLOCK_STORED and k < len(_STORED_FIELDS):
-        return _STORED_FIELDS[k]
-    if tag == _BLOCK_REMOVED and k < len(_REMOVED_FIELDS):
-        return _REMOVED_FIELDS[k]
-    return np.uint64(0)
+    if tag != _BLOCK_REMOVED:
+        return _STORED_FIELDS[k] if k < len(_STORED_FIELDS) else _F_OTHER
+    return _REMOVED_FIELDS[k] if k < len(_REMOVED_FIELDS) else _F_OTHER
 
 
 @_kernel
@@ -271,10 +249,9 @@ def _event(buffer, at, end, out, e, h):  # type: ignore[no-untyped-def]
             status, field, at = _word(buffer, at, end)
         if status == DONE and field == _F_TYPE:
             status, tag, after = _word(buffer, at, end)
-            known = tag in (_BLOCK_STORED, _BLOCK_REMOVED, _ALL_CLEARED)
-            if status == DONE and not known:
-                status = _TAG
-            at = after if status == DONE else at
+            if status == DONE and tag not in (_BLOCK_STORED, _BLOCK_REMOVED, _ALL_CLEARED):
+                return _TAG, at, h
+            at = after
         elif status == DONE:
             status, at, h = _field(buffer, at, end, field, out, e, h)
             listed |= field == _F_HASHES
@@ -283,16 +260,16 @@ def _event(buffer, at, end, out, e, h):  # type: ignore[no-untyped-def]
     out.events[e, KIND] = STORED if tag == _BLOCK_STORED else (REMOVED if tag == _BLOCK_REMOVED else CLEARED)
     if tag == 0 or (tag != _ALL_CLEARED and not listed):
         return _FIELDS, start, h
-    return DONE, at, h
+    return DONE, at, (h if tag != _ALL_CLEARED else out.events[e, FIRST_HASH])
 
 
 @_kernel
 def _batch(buffer, at, end, out, m, e, h):  # type: ignore[no-untyped-def]
     """Read message `m`; return (status, position behind or of the fault, next event, next hash)."""
-    kind, n, after = _head(buffer, at, end)
-    if after < 0 or kind != _ARRAY or n < 2:
-        return (SHORT if after < 0 else _BATCH), at, e, h
-    at = after
+    start = at
+    kind, n, at = _head(buffer, at, end)
+    if at < 0 or kind != _ARRAY or n < 2:
+        return (SHORT if at < 0 else _BATCH), start, e, h
     out.messages[m, FIRST_EVENT], out.messages[m, RANK] = e, -1
     for k in range(np.int64(n)):
         kind, value, after = _head(buffer, at, end)
@@ -310,10 +287,10 @@ def _batch(buffer, at, end, out, m, e, h):  # type: ignore[no-untyped-def]
                 if status != DONE:
                     return status, after, e, h
                 e += 1
-        elif k == 2:
-            if kind != _NIL and (kind != _INT or value > _MAX_INT):
-                return _INTEGER, at, e, h
-            out.messages[m, RANK] = np.int64(value) if kind == _INT else -1
+        elif k == 2 and kind == _INT and value <= _MAX_INT:
+            out.messages[m, RANK] = np.int64(value)
+        elif k == 2 and kind != _NIL:
+            return _INTEGER, at, e, h
         else:
             status, after = _skip(buffer, at, end, _1)
             if status != DONE:
@@ -347,22 +324,21 @@ def parse(buffer, framed, out):  # type: ignore[no-untyped-def]
     out.messages[0, FIRST_EVENT] = out.events[0, FIRST_HASH] = 0
     while at < end:
         start, stop = at, end
-        out.messages[m, SEQUENCE] = -1
-        out.messages[m, TOPIC] = 0
+        out.messages[m, SEQUENCE], out.messages[m, TOPIC] = -1, 0
         if framed:
             first, behind = _frame(buffer, at, end)
-            number, stop = _frame(buffer, behind, end)
-            if stop >= 0 and stop - number != 8:
+            number, number_end = _frame(buffer, behind, end)
+            at, stop = _frame(buffer, number_end, end)
+            if number_end >= 0 and number_end - number != 8:
                 return _FRAMES, m, start
-            at, stop = _frame(buffer, stop, end)
             if stop < 0:
                 return SHORT, m, start
-            sequence = _number(buffer, number, _8)
-            if sequence == _END and at == stop:
+            sequence = np.int64(_number(buffer, number, _8))
+            if sequence == -1 and at == stop:  # the end of a replay
                 continue
-            if sequence > np.uint64(2**63 - 1) and sequence != _END:
+            if sequence < -1:
                 return _FRAMES, m, start
-            out.messages[m, SEQUENCE] = np.int64(sequence)  # the end's: -1
+            out.messages[m, SEQUENCE] = sequence
             out.messages[m, TOPIC] = np.int64(_text(buffer, first, behind - first))
             out.messages[m, TOPIC_AT], out.messages[m, TOPIC_END] = first, behind
         status, at, e, h = _batch(buffer, at, stop, out, m, e, h)

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from numba import njit
 
 STORED, REMOVED, CLEARED = 0, 1, 2
-
 DONE, SHORT = 0, 1
 """How a parse ends: after the last message, or in a message that goes on behind the bytes. Others are faults."""
 
@@ -36,8 +35,8 @@ TIME, RANK, SEQUENCE, TOPIC, TOPIC_AT, TOPIC_END, FIRST_EVENT = range(7)
 text, 0 for none, and from where to where it lies; its first event. The row behind the last message has that too."""
 
 KIND, FIRST_HASH, PARENT, HAS_PARENT, BLOCK_TOKENS, GROUP, MEDIUM, MEDIUM_AT, MEDIUM_END, SESSION = range(10)
-"""Columns of an event: its first hash (the row behind the last has that too); 0 for no block size; -1 for no group; hash
-of the medium's text, 0 for none, and from where to where it lies; hash of the session's text, 0 for none."""
+"""Columns of an event: its first hash (the row behind the last has that too); 0 for no block size; -1 for no group;
+hash of the medium's text, 0 for none, and from where to where it lies; hash of the session's text, 0 for none."""
 
 
 def _hashes(*names: str) -> tuple[Any, ...]:

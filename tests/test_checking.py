@@ -48,7 +48,8 @@ def test_every_fault_is_found_with_its_line(file):
     found = check(file(text))
     assert [problem.split(": ")[0].rpartition(":")[2] for problem in found.problems] == ["2", "3", "5", "6", "7"]
     assert all("fix: " in problem for problem in found.problems)
-    assert "2 requests" in found.trace
+    assert found.repairs == {"clip_input": 1}
+    assert "3 requests" in found.trace  # with that repair made
     assert not found.more
     assert "5 problems" in str(found)
 

@@ -45,6 +45,21 @@ LINES = {
     "prefix_cache_evolve": [EVOLVE, EVOLVE[1:]],
 }
 
+CONVERSATION = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+TEXTS = {
+    "recorded": '{"timestamp": 1, "input_length": 5, "output_length": 1, "block_size": 4, "hash_ids": [9, 1]}\n',
+    "weka": '{"id": "a", "block_size": 4, "requests": [{"t": 0, "in": 9, "out": 3, "hash_ids": [1, 2]}]}\n',
+    "lmcache_text": '{"timestamp": 1, "input": "Hi", "output": "Hello", "session_id": "a"}\n',
+    "sharegpt": '[{"id": "a_0", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]}]',
+    "wildchat": json.dumps({"conversation_hash": "a", "model": "m", "conversation": CONVERSATION, "turn": 1}) + "\n",
+    "openai_chat": json.dumps({"messages": CONVERSATION[:1], "time": 3}) + "\n",
+    "spec": "format: kvevolve-workload\nversion: 1\nname: x\nsources:\n- family: chat\n",
+    "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n",
+    "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,API log\n",
+    "servegen": "workload,t_s,rate_rps\nm-large,0,195.8\n",
+}
+EVENTS = {"vllm_events": "vllm033_events.gz", "sglang_events": "sglang0523_events.gz"}
+
 
 def files_of(name: str, folder: Path) -> Iterator[Path]:
     """Write small files (or folders) of a format and yield them."""
@@ -54,6 +69,11 @@ def files_of(name: str, folder: Path) -> Iterator[Path]:
         packed = folder / f"{number}.packed"
         packed.write_bytes(gzip.compress(plain.read_bytes()))
         yield packed
+    if name in TEXTS:
+        (folder / "text").write_text(TEXTS[name])
+        yield folder / "text"
+    if name in EVENTS:
+        yield Path(__file__).parent / "data" / EVENTS[name]
     if name in formats.MODULES and hasattr(formats.module(name), "write"):
         for suffix in formats.module(name).SUFFIXES:
             if suffix.endswith(".zst"):

@@ -46,6 +46,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "prefix_cache_evolve": "workloads.readers.prefix_cache_evolve",
         "oracle_general": "workloads.readers.oracle_general",
         "mooncake": "workloads.readers.mooncake",
+        "vllm_events": "workloads.events.vllm",
+        "sglang_events": "workloads.events.sglang",
         "spec": "workloads.readers.spec",
         "azure": "workloads.lengths.azure",
         "burstgpt": "workloads.lengths.burstgpt",

@@ -13,6 +13,7 @@ and one line in `MODULES`; the module offers
 from __future__ import annotations
 
 import gzip
+import inspect
 import io
 import json
 import zlib
@@ -123,6 +124,11 @@ def module(name: str) -> ModuleType:
     if name not in MODULES:
         raise unknown_name("trace format", name, MODULES)
     return import_module(MODULES[name])
+
+
+def gives_sessions(name: str) -> bool:
+    """Return whether a format gives sessions, to be laid on a clock, rather than a trace."""
+    return "SessionSet" in str(inspect.signature(module(name).read).return_annotation)
 
 
 def is_generated(spec: str) -> bool:

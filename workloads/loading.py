@@ -183,7 +183,7 @@ def _prepared(
     """Sort options into those of the format and those of laying sessions out."""
     module = formats.module(kind)
     own = inspect.signature(module.read).parameters
-    laid_out = inspect.signature(materialise).parameters if "SessionSet" in _returns(module.read) else {}
+    laid_out = inspect.signature(materialise).parameters if formats.gives_sessions(kind) else {}
     reading: dict[str, Any] = {}
     laying: dict[str, Any] = {}
     options = {_ALIASES.get(key, key): value for key, value in options.items()}
@@ -196,7 +196,3 @@ def _prepared(
     if laid_out:
         _needed(laid_out, laying, kind)
     return module, path, reading, laying if laid_out else None
-
-
-def _returns(function: Callable[..., Any]) -> str:
-    return str(inspect.signature(function).return_annotation)

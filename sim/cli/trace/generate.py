@@ -16,7 +16,9 @@ def add(actions: Any) -> None:
     """Add the action to the command line."""
     action = actions.add_parser("generate", help="make a trace from a workload specification", description=__doc__)
     action.add_argument("spec", nargs="?", help="a YAML file, or the name of a specification that is shipped")
-    action.add_argument("-o", "--output", type=Path, help="told by its suffix: .npz, .parquet")
+    action.add_argument(
+        "-o", "--output", type=Path, help="file to write; its suffix tells the format, see `kvevolve trace formats`"
+    )
     action.add_argument("--seed", type=int, help="instead of the specification's")
     action.add_argument("--requests", type=int, help="instead of the specification's")
     action.add_argument("--block-tokens", type=int, help="instead of the specification's")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from workloads.trace import Trace
 
-SUFFIXES = "told by its suffix (.npz, .parquet, .jsonl, .jsonl.gz, .kvt1.gz) or by --to"
+SUFFIXES = "told by its suffix, see `kvevolve trace formats`, or by --to"
 
 
 def add_output(action: Any, flag: bool = False) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.cli.arguments import add_json, add_replay, add_trace, replay_options
-from sim.meter import Meter
 
 if TYPE_CHECKING:
     from workloads import Trace
@@ -64,17 +63,15 @@ def _events(options: argparse.Namespace, trace: Trace) -> int:
     from sim.engine_events import engine_events
     from sim.event_fidelity import compare
     from sim.simulation import parse_capacity
-    from workloads import events, progress
+    from workloads import events
 
     if len(options.capacity or ()) != 1:
         raise ValueError("--events needs one --capacity: the usable blocks of the engine (vLLM: num_gpu_blocks - 1)")
-    meter = Meter()
-    with progress.listening(lambda what, done, total: meter.tell(f"{what} {done:,.0f}" + f" of {total or 0:,.0f}")):
-        streams = events.read_streams(options.events)
-        recorded = events.choose(streams, str(options.events), options.rank, options.medium, options.group)
-        capacity = parse_capacity(options.capacity[0], trace.n_blocks)
-        simulated = engine_events(trace, capacity, **replay_options(options))
-        found = compare(recorded, simulated)
+    streams = events.read_streams(options.events)
+    recorded = events.choose(streams, str(options.events), options.rank, options.medium, options.group)
+    capacity = parse_capacity(options.capacity[0], trace.n_blocks)
+    simulated = engine_events(trace, capacity, **replay_options(options))
+    found = compare(recorded, simulated)
     missing = recorded.provenance.get("sequence_gaps")
     if missing:
         print(

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sim.meter import Meter
+from sim.cli.trace import output
 
 
 def add(actions: Any) -> None:
     """Add the action to the command line."""
     action = actions.add_parser("generate", help="make a trace from a workload specification", description=__doc__)
     action.add_argument("spec", nargs="?", help="a YAML file, or the name of a specification that is shipped")
-    action.add_argument(
-        "-o", "--output", type=Path, help="file to write; its suffix tells the format, see `kvevolve trace formats`"
-    )
+    output.add_output(action, flag=True, required=False)
     action.add_argument("--seed", type=int, help="instead of the specification's")
     action.add_argument("--requests", type=int, help="instead of the specification's")
     action.add_argument("--block-tokens", type=int, help="instead of the specification's")
@@ -32,23 +29,12 @@ def _generate(options: argparse.Namespace) -> int:
         return 0
     if options.spec is None or options.output is None:
         raise ValueError("give a specification and -o FILE, or --list")
-    from workloads import formats, progress, spec
-    from workloads.atomic import check_writable
+    from workloads import spec
 
-    write = formats.writer(options.output)
-    check_writable(options.output)
+    output.check(options)
     file = Path(options.spec)
     found = spec.load_spec(file) if file.suffix or file.exists() else spec.shipped_spec(options.spec)
-    meter = Meter()
-
-    def tell(what: str, done: float, total: float | None) -> None:
-        meter.tell(f"{what}: {done:,.4g}" + (f" of {total:,.4g}" if total else ""))
-
-    with progress.listening(tell):
-        trace = spec.generate(found, options.seed, options.requests, options.block_tokens)
-        write(trace, options.output)
-    print(f"{options.output}: {trace!r}", file=sys.stderr)
-    return 0
+    return output.write(spec.generate(found, options.seed, options.requests, options.block_tokens), options)
 
 
 def _families(only: str | None) -> str:

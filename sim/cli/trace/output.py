@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 SUFFIXES = "told by its suffix, see `kvevolve trace formats`, or by --to"
 
 
-def add_output(action: Any, flag: bool = False) -> None:
+def add_output(action: Any, flag: bool = False, required: bool = True) -> None:
     """Add the file and what goes with it.
 
     Args:
         action: Parser of an action.
         flag: The file is an option, -o, not the last argument.
+        required: Whether that option must be given.
     """
     names = ("-o", "--output") if flag else ("output",)
-    required = {"required": True, "metavar": "FILE"} if flag else {}
-    action.add_argument(*names, type=Path, help=f"file to write; its format is {SUFFIXES}", **required)
+    more = {"required": required, "metavar": "FILE"} if flag else {}
+    action.add_argument(*names, type=Path, help=f"file to write; its format is {SUFFIXES}", **more)
     action.add_argument("--to", metavar="FORMAT", help="format to write (default: as the suffix says)")
     action.add_argument("--name", help="name of the trace")
     action.add_argument("--source", help="where it comes from, for the manifest (default: as the trace says)")

@@ -21,6 +21,7 @@ bench: $(VENV)/.installed-bench  ## speed and memory against the targets, interl
 	$(BIN)/python tests/bench/bench.py
 	$(BIN)/python tests/bench/engines_bench.py
 	$(BIN)/python tests/bench/stream_bench.py $(ARGS)
+	for name in readers store text events generate; do $(BIN)/python tests/bench/$${name}_bench.py || exit 1; done
 
 coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run as plain Python
 	mkdir -p $(VENV)/no-traces  # recorded ones take hours that way
@@ -54,7 +55,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search,parquet,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search,parquet,traces,bench]'
 	touch $@ $(VENV)/.installed
 
 clean:

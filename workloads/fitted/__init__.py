@@ -14,11 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from workloads.errors import TraceError
-from workloads.fitted.fitting import fit
-from workloads.synthetic.prompts import check_parameters
 from workloads.trace import Trace
 
 __all__ = ["fit", "fitted"]
+
+
+def fit(trace: Trace) -> dict[str, Any]:
+    """Return the tables of a real trace, see :func:`workloads.fitted.fitting.fit`."""
+    from workloads.fitted import fitting  # here and below: pydantic and numba are for those who fit or generate
+
+    return fitting.fit(trace)
 
 
 def fitted(
@@ -43,10 +48,11 @@ def fitted(
     """
     from workloads.fitted.generator import generate
     from workloads.fitted.tables import checked
+    from workloads.synthetic.prompts import check_parameters
 
     if tables is None:
         raise TraceError(
-            "field 'tables': needed - fix: `kvevolve trace fit TRACE -o spec.yaml`, then generate from that specification",
+            "field 'tables': needed - fix: `kvevolve trace fit TRACE -o spec.yaml`, generate from that specification",
             field="tables",
         )
     known = checked(tables)

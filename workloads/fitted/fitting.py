@@ -22,7 +22,9 @@ STRETCHES = 16
 PER_STRETCH = 50
 DEPTHS = 16
 POINTS = 9
-KIND_STRETCHES = 16
+KIND_STRETCHES = 32
+ROOT_STRETCHES = 32
+PER_ROOT_STRETCH = 25
 PROFILE_STEPS = 64
 
 
@@ -101,10 +103,10 @@ def _kinds(kind: I64) -> list[list[float]]:
     return rows
 
 
-def _stretches(members: Bool) -> list[I64]:
+def _stretches(members: Bool, most: int = STRETCHES, each: int = PER_STRETCH) -> list[I64]:
     """Return the members in up to `STRETCHES` parts, in order."""
     rows = np.flatnonzero(members)
-    return np.array_split(rows, max(1, min(STRETCHES, len(rows) // PER_STRETCH)))
+    return np.array_split(rows, max(1, min(most, len(rows) // each)))
 
 
 def _roots(found: Forest) -> dict[str, Any]:
@@ -123,7 +125,10 @@ def _roots(found: Forest) -> dict[str, Any]:
         "popularity": popularity,
         "group": group.tolist(),
         "beyond": [
-            [{"start": _share(part, found), "blocks": summarise(beyond[part], 33)} for part in _stretches(rows)]
+            [
+                {"start": _share(part, found), "blocks": summarise(beyond[part], 33)}
+                for part in _stretches(rows, ROOT_STRETCHES, PER_ROOT_STRETCH)
+            ]
             for rows in members
         ],
     }

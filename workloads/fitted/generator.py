@@ -6,6 +6,7 @@ Knows the tables and how they are drawn from. Must not know how they were fitted
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def _kinds(rng: np.random.Generator, tables: Tables, requests: int) -> I64:
     edges = np.arange(len(shares) + 1) * requests // len(shares)
     kind = np.empty(requests, np.int64)
     owed = np.zeros(3)
-    for row, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for row, (start, stop) in enumerate(pairwise(edges.tolist())):
         owed += shares[row] * (stop - start)
         counts = np.maximum(np.floor(owed), 0).astype(np.int64)
         while counts.sum() < stop - start:
@@ -192,4 +193,3 @@ def _sessions(parent: I64) -> tuple[I64, I64]:
     for i in np.flatnonzero(parent != NONE):
         session[i], turn[i] = session[parent[i]], turn[parent[i]] + 1
     return session, turn
-

@@ -249,7 +249,19 @@ def grow(
             longer = exp(min(max(owed_age[which] / HORIZON, -MOST), MOST))
             deeper = exp(min(max(owed_depth[which] / (HORIZON * mean[which]), -MOST), MOST))
             row, parent, depth = _choose(
-                grown, size, clock, i, draws, heads[which], served[which], branch, weight, choice, least_s, longer, deeper
+                grown,
+                size,
+                clock,
+                i,
+                draws,
+                heads[which],
+                served[which],
+                branch,
+                weight,
+                choice,
+                least_s,
+                longer,
+                deeper,
             )
             draws.used[row] = True
             served[which] += 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from workloads.errors import unknown_name
+from workloads.fitted import fitted
 from workloads.synthetic.adverse import phase_shift, scan, zero_reuse
 from workloads.synthetic.dialogue import chat, multi_tenant, shared_system
 from workloads.synthetic.tools import agent, rag
@@ -19,6 +20,7 @@ __all__ = [
     "GENERATORS",
     "agent",
     "chat",
+    "fitted",
     "generator",
     "multi_tenant",
     "phase_shift",
@@ -38,6 +40,7 @@ GENERATORS: Mapping[str, Callable[..., Trace]] = MappingProxyType(
         "phase_shift": phase_shift,
         "multi_tenant": multi_tenant,
         "zero_reuse": zero_reuse,
+        "fitted": fitted,
     }
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-ACTIONS = ("info", "convert", "fetch")
+ACTIONS = ("info", "convert", "fetch", "fit", "realism")
 
 
 def add(verbs: Any) -> None:

@@ -29,7 +29,7 @@ GOAL_POINTS = 3.0
 GRID = 10_001
 """Points of a distribution that are kept: Kolmogorov-Smirnov distances are exact to 1e-4."""
 DISTRIBUTIONS = {
-    "reuse distance": "blocks used since a block's last use, as a share of the distinct blocks",
+    "reuse distance": "distinct blocks used since a block's last use",
     "return time": "seconds since a block's last use",
     "sharing depth": "blocks of a prompt that were used before, prompts with any",
     "prompt length": "tokens",
@@ -76,7 +76,7 @@ def profile(trace: Trace) -> Profile:
     again = np.flatnonzero(trace.next_use < trace.n_refs)
     waited = trace.arrival_s[request[trace.next_use[again]]] - trace.arrival_s[request[again]]
     samples: dict[str, npt.NDArray[Any]] = {
-        "reuse distance": distances[found] / max(trace.n_blocks, 1),
+        "reuse distance": distances[found],
         "return time": waited,
         "sharing depth": hits[hits > 0],
         "prompt length": trace.input_tokens,

@@ -14,7 +14,7 @@ from sim.realism import Realism
 COLOURS = {"optimum": "black", "lru": "#0072B2", "fifo": "#D55E00"}
 NAMES = {"optimum": "optimum", "lru": "LRU", "fifo": "FIFO"}
 PANELS = {
-    "reuse distance": ("reuse distance (% of distinct blocks)", 100.0, True),
+    "reuse distance": ("reuse distance (blocks)", 1.0, True),
     "return time": ("return time (s)", 1.0, True),
     "sharing depth": ("blocks shared with earlier prompts", 1.0, True),
     "prompt length": ("prompt length (tokens)", 1.0, True),

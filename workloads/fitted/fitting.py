@@ -13,7 +13,7 @@ import numpy as np
 from workloads.columns import F64, I64, Bool
 from workloads.errors import TraceError
 from workloads.fitted.forest import BRANCH, CONTINUATION, KINDS, ROOT, Forest, forest
-from workloads.fitted.quantiles import PER_BIN, summarise, summarise_given
+from workloads.fitted.quantiles import PER_BIN, spread, summarise, summarise_given
 from workloads.trace import Trace
 
 FEWEST_REQUESTS = 100
@@ -126,7 +126,7 @@ def _roots(found: Forest) -> dict[str, Any]:
         "group": group.tolist(),
         "beyond": [
             [
-                {"start": _share(part, found), "blocks": summarise(beyond[part], 33)}
+                {"start": _share(part, found), "blocks": summarise(spread(beyond[part]), 33)}
                 for part in _stretches(rows, ROOT_STRETCHES, PER_ROOT_STRETCH)
             ]
             for rows in members
@@ -137,7 +137,7 @@ def _roots(found: Forest) -> dict[str, Any]:
 def _derived(found: Forest, kind: int, clock: F64) -> dict[str, Any]:
     members = found.kind == kind
     if not members.any():
-        return {"stretches": [], "new": None, "rest": None, "stale_share": 0.0}
+        return {"stretches": [], "turn": None, "new": None, "rest": None, "stale_share": 0.0}
     age = clock - clock[found.parent]
     stretches = [
         {
@@ -151,10 +151,19 @@ def _derived(found: Forest, kind: int, clock: F64) -> dict[str, Any]:
     rest = (found.parent_blocks - found.hits)[members]
     return {
         "stretches": stretches,
+        "turn": summarise_given(hits, turns(found)[found.parent[members]], 12, 9),
         "new": summarise_given(hits, (found.blocks - found.hits)[members], 12, 16),
         "rest": summarise_given(hits, rest, 8, 12) if kind == BRANCH else None,
         "stale_share": round(float(found.stale[members].mean()), 4),
     }
+
+
+def turns(found: Forest) -> I64:
+    """Return how many requests each continues, one after another."""
+    turn = np.zeros(len(found.kind), np.int64)
+    for i in np.flatnonzero(found.kind != ROOT):
+        turn[i] = turn[found.parent[i]] + 1
+    return turn
 
 
 def _share(part: I64, found: Forest) -> float:
@@ -167,9 +176,9 @@ def _tokens(trace: Trace, found: Forest) -> dict[str, Any]:
     output = []
     for kind in range(len(KINDS)):
         members = found.kind == kind
-        output.append(summarise(trace.output_tokens[members] if members.any() else trace.output_tokens, 32))
+        output.append(summarise(spread(trace.output_tokens[members] if members.any() else trace.output_tokens), 33))
     return {
-        "tail": summarise(tail[full] if full.any() else [0], 16),
-        "short": summarise(tail[~full] if (~full).any() else [0], 16),
+        "tail": summarise(spread(tail[full] if full.any() else [0]), 17),
+        "short": summarise(spread(tail[~full] if (~full).any() else [0]), 17),
         "output": output,
     }

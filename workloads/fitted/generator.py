@@ -46,10 +46,11 @@ def generate(tables: Tables, seed: int, requests: int, block_tokens: int) -> Tra
         for which, derived in ((CONTINUATION, tables.continuations), (BRANCH, tables.branches))
     ]
     match = tables.match
-    kernels.grow(clock, kind, under, beyond, *draws, match.depth_weight, match.choice, least_s, grown)
+    weights = match.depth_weight, match.turn_weight
+    kernels.grow(clock, kind, under, beyond, *draws, *weights, match.choice, least_s, grown)
     prompt, output = _tokens(rng, tables, kind, grown.blocks)
     offsets, ids = _ids(tables, grown, prefix, prompt, block_tokens)
-    session, turn = _sessions(grown.parent)
+    session = _sessions(grown.parent)
     quantum = tables.arrivals.quantum_s
     return Trace.build(
         name=f"fitted-seed{seed}",
@@ -60,7 +61,7 @@ def generate(tables: Tables, seed: int, requests: int, block_tokens: int) -> Tra
         input_tokens=prompt,
         output_tokens=output,
         session=session,
-        turn=turn,
+        turn=grown.turn,
     )
 
 
@@ -109,7 +110,7 @@ def _roots(rng: np.random.Generator, tables: Tables, kind: I64, place: F64) -> t
     for number, stretches in enumerate(tables.roots.beyond):
         members = rows[group == number]
         for stretch, chosen in zip(stretches, _within(stretches, place[members]), strict=True):
-            beyond[members[chosen]] = whole(rng, stretch.blocks.draw(rng, len(chosen)))
+            beyond[members[chosen]] = whole(stretch.blocks.draw(rng, len(chosen)))
     return prefix, under, beyond
 
 
@@ -126,9 +127,10 @@ def _draws(rng: np.random.Generator, tables: Tables, derived: Derived, place: F6
     for stretch, members in zip(derived.stretches, _within(derived.stretches, place), strict=True):
         age[members], depth[members] = _aged(rng, tables, stretch, len(members))
     stale = stratified(rng, n) < derived.stale_share
-    new = whole(rng, _given(rng, derived.new, depth))
+    new = _given(rng, derived.new, depth).astype(np.int64)
+    turn = np.log1p(_given(rng, derived.turn, depth))
     rest = _given(rng, derived.rest, depth)
-    return Draws(age, depth * tables.match.depth_scale, rest, stale, new, np.zeros(n, np.bool_))
+    return Draws(age, depth * tables.match.depth_scale, turn, rest, stale, new, np.zeros(n, np.bool_))
 
 
 def _aged(rng: np.random.Generator, tables: Tables, stretch: Stretch, count: int) -> tuple[F64, F64]:
@@ -150,7 +152,7 @@ def _tokens(rng: np.random.Generator, tables: Tables, kind: I64, blocks: I64) ->
     output = np.zeros(len(kind), np.int64)
     for which, curve in enumerate(tables.tokens.output):
         members = np.flatnonzero(kind == which)
-        output[members] = whole(rng, curve.draw(rng, len(members)))
+        output[members] = whole(curve.draw(rng, len(members)))
     return prompt, output
 
 
@@ -186,10 +188,10 @@ def _prefix_ids(tables: Tables, block_tokens: int) -> tuple[I64, I64]:
     return offsets, np.array([block for row in rows for block in row], np.int64)
 
 
-def _sessions(parent: I64) -> tuple[I64, I64]:
-    """Return each request's session, roots in order, and how many it continues."""
-    session, turn = np.zeros(len(parent), np.int64), np.zeros(len(parent), np.int64)
+def _sessions(parent: I64) -> I64:
+    """Return each request's session: a root and all that continues it."""
+    session = np.zeros(len(parent), np.int64)
     session[parent == NONE] = np.arange(np.count_nonzero(parent == NONE))
     for i in np.flatnonzero(parent != NONE):
-        session[i], turn[i] = session[parent[i]], turn[parent[i]] + 1
-    return session, turn
+        session[i] = session[parent[i]]
+    return session

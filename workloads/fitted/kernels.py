@@ -32,6 +32,8 @@ class Draws(NamedTuple):
 
     age_s: F64
     depth: F64
+    turn: F64
+    """Logarithm of 1 + the other's turn."""
     rest: F64
     stale: Bool
     new: I64
@@ -52,8 +54,8 @@ class Grown(NamedTuple):
     """Who took them last."""
     depth: F64
     """Logarithm of the blocks."""
-    age_s: F64
-    """Age of the parent that was drawn."""
+    turn: I64
+    """Requests that it continues, one after another."""
     live: I64
     """Requests of which something is not taken, in order; some more."""
 
@@ -68,7 +70,7 @@ def new_grown(n: int) -> Grown:
         np.zeros(n, np.int64),
         np.full(n, NONE, np.int64),
         np.zeros(n),
-        np.zeros(n),
+        np.zeros(n, np.int64),
         np.zeros(n, np.int64),
     )
 
@@ -111,7 +113,8 @@ def _nearest(
     row: int,
     branch: bool,
     any_state: bool,
-    weight: float,
+    depth_weight: float,
+    turn_weight: float,
     least_s: float,
     best: float,
     longer: float,
@@ -144,7 +147,8 @@ def _nearest(
             right_cost = abs(log(clock[i] - clock[grown.live[right]] + least_s) - aim) if right < size else inf
         if _closed(grown, at) or (not any_state and _is_stale(grown, at) != draws.stale[row]):
             continue
-        wrong, depth_there = _cost(grown, at, depth, rest, branch, weight)
+        wrong, depth_there = _cost(grown, at, depth, rest, branch, depth_weight)
+        wrong += turn_weight * abs(log(grown.turn[at] + 1.0) - draws.turn[row])
         if apart + wrong < best:
             best, parent, share = apart + wrong, at, depth_there
     return best, parent, share
@@ -160,7 +164,8 @@ def _choose(
     head: int,
     served: int,
     branch: bool,
-    weight: float,
+    depth_weight: float,
+    turn_weight: float,
     choice: int,
     least_s: float,
     longer: float,
@@ -175,7 +180,20 @@ def _choose(
             if not draws.used[row]:
                 seen += 1
                 cost, there, depth = _nearest(
-                    grown, size, clock, i, draws, row, branch, any_state, weight, least_s, best, longer, deeper
+                    grown,
+                    size,
+                    clock,
+                    i,
+                    draws,
+                    row,
+                    branch,
+                    any_state,
+                    depth_weight,
+                    turn_weight,
+                    least_s,
+                    best,
+                    longer,
+                    deeper,
                 )
                 if there != NONE:
                     best, taken, parent, share = cost, row, there, depth
@@ -215,7 +233,8 @@ def grow(
     beyond: I64,
     continuations: Draws,
     branches: Draws,
-    weight: float,
+    depth_weight: float,
+    turn_weight: float,
     choice: int,
     least_s: float,
     grown: Grown,
@@ -229,7 +248,8 @@ def grow(
         beyond: int64[n], of roots: blocks beyond it.
         continuations: As many draws as `kind` has.
         branches: As many draws as `kind` has.
-        weight: What a difference of depth costs, relative to one of age, both as logarithms.
+        depth_weight: What a difference of depth costs, relative to one of age, both as logarithms.
+        turn_weight: The same of a difference of turns.
         choice: Outstanding draws from which the best is taken.
         least_s: Ages below this count as equal.
         grown: `new_grown(n)`, filled.
@@ -257,7 +277,8 @@ def grow(
                 heads[which],
                 served[which],
                 branch,
-                weight,
+                depth_weight,
+                turn_weight,
                 choice,
                 least_s,
                 longer,
@@ -271,7 +292,7 @@ def grow(
                 grown.blocks[i] = int(draws.depth[row] + 0.5) + draws.new[row]
             else:
                 grown.parent[i], grown.hits[i] = parent, depth
-                grown.age_s[i] = draws.age_s[row]
+                grown.turn[i] = grown.turn[parent] + 1
                 owed_depth[which] += draws.depth[row] - depth
                 owed_age[which] += log(draws.age_s[row] + least_s) - log(clock[i] - clock[parent] + least_s)
                 grown.blocks[i] = depth + draws.new[row]

@@ -51,7 +51,7 @@ class Curve(RootModel[list[Amount]]):
 
 
 class Conditional(Part):
-    """Distributions of one quantity for ranges of another.
+    """Distributions of a whole number for ranges of another quantity.
 
     Attributes:
         edges: Where each range but the first begins, ascending.
@@ -70,12 +70,12 @@ class Conditional(Part):
         return self
 
     def draw(self, rng: np.random.Generator, given: F64) -> F64:
-        """Draw a value for each of the given ones."""
+        """Draw a whole number for each of the given values."""
         drawn = np.zeros(len(given))
         range_of = np.searchsorted(self.edges, given, side="right")
         for number in np.unique(range_of):
             members = np.flatnonzero(range_of == number)
-            drawn[members] = self.curves[number].draw(rng, len(members))
+            drawn[members] = np.floor(self.curves[number].draw(rng, len(members)))
         return drawn
 
 
@@ -94,9 +94,23 @@ def stratified(rng: np.random.Generator, count: int, strata: int = 64) -> F64:
     return drawn
 
 
-def whole(rng: np.random.Generator, values: F64) -> I64:
-    """Return whole numbers with the same mean: rounded up as often as the fraction says."""
-    return np.floor(values + rng.random(len(values))).astype(np.int64)
+def spread(values: npt.ArrayLike) -> F64:
+    """Return whole numbers, sorted, equal ones spread evenly over [n, n + 1): rounded down they are themselves again.
+
+    A quantile function of these gives each number its share, small ones too, where interpolation between whole numbers
+    would blur them.
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1.0))
+    counts = np.diff(np.append(starts, len(ordered)))
+    rank = np.arange(len(ordered)) - np.repeat(starts, counts)
+    even: F64 = ordered + (rank + 0.5) / np.repeat(counts, counts)
+    return even
+
+
+def whole(values: F64) -> I64:
+    """Return draws from a distribution of `spread` numbers as whole numbers."""
+    return np.floor(values).astype(np.int64)
 
 
 def probabilities(points: int) -> F64:
@@ -128,8 +142,8 @@ def rounded(values: npt.ArrayLike) -> list[float]:
 
 
 def summarise_given(given: npt.ArrayLike, values: npt.ArrayLike, ranges: int, points: int) -> dict[str, Any]:
-    """Return a `Conditional` of `values` for ranges of `given` with equally many values each, as plain numbers."""
+    """Return a `Conditional` of whole numbers for ranges of `given` with equally many each, as plain numbers."""
     key, value = np.asarray(given, np.float64), np.asarray(values, np.float64)
     parts = np.array_split(np.argsort(key, kind="stable"), max(1, min(ranges, len(key) // PER_BIN)))
     edges = rounded([key[part[0]] for part in parts[1:]])
-    return {"edges": edges, "curves": [summarise(value[part], points) for part in parts]}
+    return {"edges": edges, "curves": [summarise(spread(value[part]), points) for part in parts]}

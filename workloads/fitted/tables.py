@@ -96,20 +96,22 @@ class Derived(Part):
 
     Attributes:
         stretches: In order; none if there are no such prompts.
+        turn: How many requests the other one continues itself, given the blocks shared.
         new: Blocks that follow, given the blocks shared.
         rest: Blocks of the other prompt that are not shared, given the blocks shared; branches only.
         stale_share: Share of prompts most of whose shared blocks others have used since.
     """
 
     stretches: list[Stretch]
+    turn: Conditional | None
     new: Conditional | None
     rest: Conditional | None
     stale_share: Share
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.stretches and self.new is None:
-            raise ValueError("new: expected a distribution where there are stretches")
+        if self.stretches and (self.new is None or self.turn is None):
+            raise ValueError("new, turn: expected distributions where there are stretches")
         return self
 
 
@@ -132,12 +134,14 @@ class Match(Part):
 
     Attributes:
         depth_weight: What a difference of depth costs, relative to one of age (both as logarithms).
+        turn_weight: The same for a difference of turns.
         choice: Among so many outstanding draws the one is taken that fits best.
         age_scale: Factor on drawn ages.
         depth_scale: Factor on drawn depths.
     """
 
     depth_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    turn_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
     choice: Annotated[int, Field(ge=1, le=64)] = 8
     age_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     depth_scale: Annotated[float, Field(gt=0, le=100)] = 1.0

@@ -48,6 +48,9 @@ def calibrated(trace: Trace, tables: Mapping[str, Any]) -> dict[str, Any]:
     for step in STEPS:
         for factor in FACTORS:
             best = search.along(factor, step, best)
+        for name, value in CHOICES:
+            other = {key: kept for key, kept in best.items() if key != name}
+            best = search.better(best, other if name in best else {**best, name: value})
     return {**tables, "match": best}
 
 

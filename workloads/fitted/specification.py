@@ -74,10 +74,14 @@ def write(path: Path, name: str, tables: Mapping[str, Any], about: Mapping[str, 
         handle.write(text.encode())
 
 
+def folder() -> Path:
+    """Return where the specifications that come with kvevolve lie."""
+    return Path(str(resources.files("workloads"))) / "specs"
+
+
 def shipped() -> list[str]:
     """Return the names of the specifications that come with kvevolve."""
-    folder = resources.files("workloads") / "specs"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return sorted(path.stem for path in folder().glob("*.yaml"))
 
 
 def read(name: str | os.PathLike[str]) -> Specification:
@@ -90,7 +94,7 @@ def read(name: str | os.PathLike[str]) -> Specification:
     if not path.suffix and not path.exists():
         if str(name) not in shipped():
             raise unknown_name("shipped specification", str(name), shipped())
-        path = Path(str(resources.files("workloads") / "specs" / f"{name}.yaml"))
+        path = folder() / f"{name}.yaml"
     try:
         with path.open("rb") as handle:
             text = handle.read(MOST_BYTES + 1)

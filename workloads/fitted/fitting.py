@@ -115,8 +115,9 @@ def _roots(found: Forest) -> dict[str, Any]:
     uses = np.bincount(under[roots], minlength=len(found.prefix_blocks) + 1)
     group = np.where(uses >= PER_STRETCH, np.cumsum(uses >= PER_STRETCH), 0)
     members = [roots & (group[under] == number) for number in range(group.max() + 1)]
-    if not members[0].any():
-        members[0] = roots
+    stretches = [_stretches(rows, ROOT_STRETCHES, PER_ROOT_STRETCH) for rows in members]
+    if members[0].sum() < PER_BIN:  # too few to describe: as long as roots are
+        stretches[0] = _stretches(roots, 1)
     popularity = [
         np.bincount(under[part][roots[part]], minlength=len(uses)).tolist()
         for part in np.array_split(np.arange(len(roots)), KIND_STRETCHES)
@@ -125,11 +126,8 @@ def _roots(found: Forest) -> dict[str, Any]:
         "popularity": popularity,
         "group": group.tolist(),
         "beyond": [
-            [
-                {"start": _share(part, found), "blocks": summarise(spread(beyond[part]), 33)}
-                for part in _stretches(rows, ROOT_STRETCHES, PER_ROOT_STRETCH)
-            ]
-            for rows in members
+            [{"start": _share(part, found), "blocks": summarise(spread(beyond[part]), 33)} for part in parts]
+            for parts in stretches
         ],
     }
 
@@ -176,7 +174,9 @@ def _tokens(trace: Trace, found: Forest) -> dict[str, Any]:
     output = []
     for kind in range(len(KINDS)):
         members = found.kind == kind
-        output.append(summarise(spread(trace.output_tokens[members] if members.any() else trace.output_tokens), 33))
+        output.append(
+            summarise(spread(trace.output_tokens[members] if members.sum() >= PER_BIN else trace.output_tokens), 33)
+        )
     return {
         "tail": summarise(spread(tail[full] if full.any() else [0]), 17),
         "short": summarise(spread(tail[~full] if (~full).any() else [0]), 17),

@@ -14,11 +14,13 @@ from workloads.columns import F64, I64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.fitted import kernels
 from workloads.fitted.forest import BRANCH, CONTINUATION, ROOT
-from workloads.fitted.kernels import NONE, Draws, Grown
+from workloads.fitted.kernels import NONE, Draws, Grown, Rule
 from workloads.fitted.quantiles import Conditional, stratified, whole
 from workloads.fitted.tables import Beyond, Derived, Stretch, Tables
 from workloads.synthetic.draws import stream
 from workloads.trace import Trace
+
+MOST_PREFIX_BLOCKS = 1 << 24
 
 
 def generate(tables: Tables, seed: int, requests: int, block_tokens: int) -> Trace:
@@ -46,8 +48,8 @@ def generate(tables: Tables, seed: int, requests: int, block_tokens: int) -> Tra
         for which, derived in ((CONTINUATION, tables.continuations), (BRANCH, tables.branches))
     ]
     match = tables.match
-    weights = match.depth_weight, match.turn_weight
-    kernels.grow(clock, kind, under, beyond, *draws, *weights, match.choice, least_s, grown)
+    rule = Rule(match.depth_weight, match.turn_weight, match.choice, least_s)
+    kernels.grow(clock, kind, under, beyond, *draws, rule, grown)
     prompt, output = _tokens(rng, tables, kind, grown.blocks)
     offsets, ids = _ids(tables, grown, prefix, prompt, block_tokens)
     session = _sessions(grown.parent)
@@ -175,6 +177,13 @@ def _ids(tables: Tables, grown: Grown, prefix: I64, prompt: I64, block_tokens: i
 
 def _prefix_ids(tables: Tables, block_tokens: int) -> tuple[I64, I64]:
     """Return the ids of the common prefixes, those of each where the offsets say."""
+    total = sum(item.blocks * tables.block_tokens // block_tokens for item in tables.prefixes)
+    if total > MOST_PREFIX_BLOCKS:
+        raise TraceError(
+            f"field 'tables': expected common prefixes of at most {MOST_PREFIX_BLOCKS:,} blocks together, found"
+            f" {total:,} - fix: larger blocks",
+            field="tables",
+        )
     paths: dict[int, list[int]] = {-1: []}
     used = 0
     for number in sorted(range(len(tables.prefixes)), key=lambda k: tables.prefixes[k].blocks):

@@ -16,13 +16,15 @@ import numpy.typing as npt
 from workloads.columns import F64, I64, Bool
 
 NONE = -1
-BRANCH = 2
+CONTINUATION, BRANCH = 1, 2
 REACH = 400
 """Requests looked at on each side of the age that was drawn."""
 PATIENCE = 4
 """A draw is due when so many times the choice have been served since its turn."""
 HORIZON = 50.0
-MOST = 0.5
+"""Draws over which what is owed, because no request fitted a draw, is made good."""
+MOST_OWED = 0.5
+"""Limit of that, as a logarithm."""
 PARTED = 0.3
 """Weight of what a branch leaves of the other prompt, relative to that of depth."""
 
@@ -38,6 +40,31 @@ class Draws(NamedTuple):
     stale: Bool
     new: I64
     used: Bool
+
+
+class Rule(NamedTuple):
+    """How a prompt finds the one it continues."""
+
+    depth_weight: float
+    """What a difference of depth costs, relative to one of age, both as logarithms."""
+    turn_weight: float
+    """The same of a difference of turns."""
+    choice: int
+    """Outstanding draws from which the best is taken."""
+    least_s: float
+    """Ages below this count as equal."""
+
+
+class Queue(NamedTuple):
+    """What is outstanding of a kind, an entry per kind."""
+
+    head: I64
+    """First draw that was not used."""
+    served: I64
+    owed_age: F64
+    """Logarithms of ages drawn less those found."""
+    owed_depth: F64
+    """The same of depths in multiples of their mean."""
 
 
 class Grown(NamedTuple):
@@ -104,51 +131,54 @@ def _cost(grown: Grown, i: int, depth: float, rest: float, branch: bool, weight:
 
 
 @_compiled
+def _apart(grown: Grown, clock: F64, now: float, place: int, size: int, aim: float, least_s: float) -> float:
+    """Return how far the age of the request at a place in `live` is from the one aimed at; infinite beyond its ends."""
+    if place < 0 or place >= size:
+        return inf
+    return abs(log(now - clock[grown.live[place]] + least_s) - aim)
+
+
+@_compiled
 def _nearest(
     grown: Grown,
     size: int,
     clock: F64,
-    i: int,
+    now: float,
     draws: Draws,
     row: int,
+    aims: tuple[float, float],
     branch: bool,
     any_state: bool,
-    depth_weight: float,
-    turn_weight: float,
-    least_s: float,
+    rule: Rule,
     best: float,
-    longer: float,
-    deeper: float,
 ) -> tuple[float, int, int]:
     """Return (cost, parent, depth) of the parent that fits a draw best, if it costs less than `best`."""
-    age, depth, rest = draws.age_s[row] * longer, max(draws.depth[row] * deeper, 1.0), draws.rest[row]
-    target, aim = clock[i] - age, log(age + least_s)
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        if clock[grown.live[middle]] < target:
-            low = middle + 1
+    age, depth, rest = draws.age_s[row] * aims[0], max(draws.depth[row] * aims[1], 1.0), draws.rest[row]
+    aim = log(age + rule.least_s)
+    right, high = 0, size
+    while right < high:
+        middle = (right + high) // 2
+        if clock[grown.live[middle]] < now - age:
+            right = middle + 1
         else:
             high = middle
-    left, right, parent, share = low - 1, low, NONE, 0
-    left_cost = abs(log(clock[i] - clock[grown.live[left]] + least_s) - aim) if left >= 0 else inf
-    right_cost = abs(log(clock[i] - clock[grown.live[right]] + least_s) - aim) if right < size else inf
+    left, parent, share = right - 1, NONE, 0
+    left_cost = _apart(grown, clock, now, left, size, aim, rule.least_s)
+    right_cost = _apart(grown, clock, now, right, size, aim, rule.least_s)
     for _ in range(2 * REACH):
         apart = min(left_cost, right_cost)
         if apart >= best:
             break
         if left_cost <= right_cost:
-            at = grown.live[left]
-            left -= 1
-            left_cost = abs(log(clock[i] - clock[grown.live[left]] + least_s) - aim) if left >= 0 else inf
+            at, left = grown.live[left], left - 1
+            left_cost = _apart(grown, clock, now, left, size, aim, rule.least_s)
         else:
-            at = grown.live[right]
-            right += 1
-            right_cost = abs(log(clock[i] - clock[grown.live[right]] + least_s) - aim) if right < size else inf
+            at, right = grown.live[right], right + 1
+            right_cost = _apart(grown, clock, now, right, size, aim, rule.least_s)
         if _closed(grown, at) or (not any_state and _is_stale(grown, at) != draws.stale[row]):
             continue
-        wrong, depth_there = _cost(grown, at, depth, rest, branch, depth_weight)
-        wrong += turn_weight * abs(log(grown.turn[at] + 1.0) - draws.turn[row])
+        wrong, depth_there = _cost(grown, at, depth, rest, branch, rule.depth_weight)
+        wrong += rule.turn_weight * abs(log(grown.turn[at] + 1.0) - draws.turn[row])
         if apart + wrong < best:
             best, parent, share = apart + wrong, at, depth_there
     return best, parent, share
@@ -156,44 +186,20 @@ def _nearest(
 
 @_compiled
 def _choose(
-    grown: Grown,
-    size: int,
-    clock: F64,
-    i: int,
-    draws: Draws,
-    head: int,
-    served: int,
-    branch: bool,
-    depth_weight: float,
-    turn_weight: float,
-    choice: int,
-    least_s: float,
-    longer: float,
-    deeper: float,
+    grown: Grown, size: int, clock: F64, now: float, draws: Draws, queue: Queue, which: int, rule: Rule
 ) -> tuple[int, int, int]:
     """Return (draw, parent, depth) that fit each other best among the outstanding draws."""
+    head = queue.head[which]
+    aims = exp(_limited(queue.owed_age[which] / HORIZON)), exp(_limited(queue.owed_depth[which] / HORIZON))
     taken, parent, share = head, NONE, 0
     for any_state in (False, True):
         best, row, seen = inf, head, 0
-        most = 1 if served - head > PATIENCE * choice else choice
+        most = 1 if queue.served[which] - head > PATIENCE * rule.choice else rule.choice
         while seen < most and row < draws.age_s.size:
             if not draws.used[row]:
                 seen += 1
                 cost, there, depth = _nearest(
-                    grown,
-                    size,
-                    clock,
-                    i,
-                    draws,
-                    row,
-                    branch,
-                    any_state,
-                    depth_weight,
-                    turn_weight,
-                    least_s,
-                    best,
-                    longer,
-                    deeper,
+                    grown, size, clock, now, draws, row, aims, which == BRANCH, any_state, rule, best
                 )
                 if there != NONE:
                     best, taken, parent, share = cost, row, there, depth
@@ -201,6 +207,34 @@ def _choose(
         if parent != NONE:
             break
     return taken, parent, share
+
+
+@_compiled
+def _limited(owed: float) -> float:
+    return min(max(owed, -MOST_OWED), MOST_OWED)
+
+
+@_compiled
+def _derive(
+    grown: Grown, size: int, clock: F64, i: int, draws: Draws, queue: Queue, which: int, mean: float, rule: Rule
+) -> None:
+    """Let request i continue an earlier one."""
+    row, parent, depth = _choose(grown, size, clock, clock[i], draws, queue, which, rule)
+    draws.used[row] = True
+    queue.served[which] += 1
+    while queue.head[which] < draws.used.size and draws.used[queue.head[which]]:
+        queue.head[which] += 1
+    if parent == NONE:  # nothing to continue yet: all of the prompt is new
+        grown.blocks[i] = int(draws.depth[row] + 0.5) + draws.new[row]
+        return
+    queue.owed_depth[which] += (draws.depth[row] - depth) / mean
+    age = clock[i] - clock[parent]
+    queue.owed_age[which] += log(draws.age_s[row] + rule.least_s) - log(age + rule.least_s)
+    grown.parent[i], grown.hits[i] = parent, depth
+    grown.blocks[i] = depth + draws.new[row]
+    grown.turn[i] = grown.turn[parent] + 1
+    grown.under[i] = grown.under[parent]
+    _take(grown, i, parent, depth)
 
 
 @_compiled
@@ -227,17 +261,7 @@ def _tidy(grown: Grown, size: int) -> Any:
 
 @_compiled
 def grow(
-    clock: F64,
-    kind: I64,
-    under: I64,
-    beyond: I64,
-    continuations: Draws,
-    branches: Draws,
-    depth_weight: float,
-    turn_weight: float,
-    choice: int,
-    least_s: float,
-    grown: Grown,
+    clock: F64, kind: I64, under: I64, beyond: I64, continuations: Draws, branches: Draws, rule: Rule, grown: Grown
 ) -> None:
     """Find every request's parent, in order of arrival.
 
@@ -248,56 +272,21 @@ def grow(
         beyond: int64[n], of roots: blocks beyond it.
         continuations: As many draws as `kind` has.
         branches: As many draws as `kind` has.
-        depth_weight: What a difference of depth costs, relative to one of age, both as logarithms.
-        turn_weight: The same of a difference of turns.
-        choice: Outstanding draws from which the best is taken.
-        least_s: Ages below this count as equal.
+        rule: How parents are found.
         grown: `new_grown(n)`, filled.
     """
-    size, heads, served = 0, np.zeros(3, np.int64), np.zeros(3, np.int64)
-    owed_age, owed_depth, mean = np.zeros(3), np.zeros(3), np.ones(3)
-    mean[1] = max(continuations.depth.sum() / max(continuations.depth.size, 1), 1.0)
-    mean[2] = max(branches.depth.sum() / max(branches.depth.size, 1), 1.0)
+    size = 0
+    queue = Queue(np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3), np.zeros(3))
+    long = max(continuations.depth.sum() / max(continuations.depth.size, 1), 1.0)
+    part = max(branches.depth.sum() / max(branches.depth.size, 1), 1.0)
     for i in range(clock.size):
-        which = kind[i]
-        if which == 0:
+        if kind[i] == CONTINUATION:
+            _derive(grown, size, clock, i, continuations, queue, CONTINUATION, long, rule)
+        elif kind[i] == BRANCH:
+            _derive(grown, size, clock, i, branches, queue, BRANCH, part, rule)
+        else:
             grown.hits[i] = grown.under[i] = under[i]
             grown.blocks[i] = under[i] + beyond[i]
-        else:
-            branch = which == BRANCH
-            draws = branches if branch else continuations
-            longer = exp(min(max(owed_age[which] / HORIZON, -MOST), MOST))
-            deeper = exp(min(max(owed_depth[which] / (HORIZON * mean[which]), -MOST), MOST))
-            row, parent, depth = _choose(
-                grown,
-                size,
-                clock,
-                i,
-                draws,
-                heads[which],
-                served[which],
-                branch,
-                depth_weight,
-                turn_weight,
-                choice,
-                least_s,
-                longer,
-                deeper,
-            )
-            draws.used[row] = True
-            served[which] += 1
-            while heads[which] < draws.used.size and draws.used[heads[which]]:
-                heads[which] += 1
-            if parent == NONE:  # nothing to continue yet: all of the prompt is new
-                grown.blocks[i] = int(draws.depth[row] + 0.5) + draws.new[row]
-            else:
-                grown.parent[i], grown.hits[i] = parent, depth
-                grown.turn[i] = grown.turn[parent] + 1
-                owed_depth[which] += draws.depth[row] - depth
-                owed_age[which] += log(draws.age_s[row] + least_s) - log(clock[i] - clock[parent] + least_s)
-                grown.blocks[i] = depth + draws.new[row]
-                grown.under[i] = grown.under[parent]
-                _take(grown, i, parent, depth)
         grown.taken[i] = grown.under[i]
         grown.depth[i] = log(grown.blocks[i] + 1.0)
         if not _closed(grown, i):

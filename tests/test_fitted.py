@@ -267,8 +267,8 @@ def test_shipped_specifications_are_small_and_say_where_they_come_from():
 
 SEEDS = {"cc_weka_v8": (1,), "lmcache_agent": (1, 2, 3, 4)}
 LIMITS = {"lmcache_agent": 4.0}
-"""Points that one seed may be off. One of lmcache_agent's 70 sessions is a burst of 186 requests with 40 % of all blocks:
-what happens to be in the cache then moves the hits at 2 and 5 % by two points from seed to seed. Measured on 8 seeds: at
+"""Points that one seed may be off. One of the 70 sessions of lmcache_agent is a burst of 186 requests with 40 % of all
+blocks: what the cache holds then moves the hits at 2 and 5 % by two points from seed to seed. Measured on 8 seeds: at
 most 3.3 there, 2.2 on every other trace."""
 
 

@@ -45,6 +45,7 @@ from types import MappingProxyType
 from typing import Any
 
 from workloads.errors import unknown_name
+from workloads.fitted import fitted
 from workloads.synthetic.adverse import phase_shift, scan, zero_reuse
 from workloads.synthetic.agents import agent_tools
 from workloads.synthetic.branches import agent_branches
@@ -77,6 +78,7 @@ __all__ = [
     "cross_family",
     "diurnal",
     "few_shot",
+    "fitted",
     "generator",
     "id_churn",
     "long_document_qa",
@@ -126,6 +128,7 @@ GENERATORS: Mapping[str, Callable[..., Trace]] = MappingProxyType(
         "serving_mix": serving_mix,
         "cross_family": cross_family,
         "measured_lengths": measured_lengths,
+        "fitted": fitted,
     }
 )
 

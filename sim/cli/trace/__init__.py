@@ -10,7 +10,7 @@ from typing import Any
 
 ACTIONS = (
     *("info", "validate", "convert", "slice", "sample", "merge", "scale"),
-    *("generate", "anonymize", "fetch", "formats"),
+    *("generate", "fit", "realism", "anonymize", "fetch", "formats"),
 )
 
 

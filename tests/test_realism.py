@@ -1,0 +1,144 @@
+"""The hit ladder against brute force and published figures, calibration, realism, and the verbs of the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.calibration import calibrated
+from sim.cli import main
+from sim.ladder import fifo, ladder, optimum_hits
+from sim.realism import DISTRIBUTIONS, ks_distance, realism
+from workloads import Trace
+from workloads.fitted import fit, fitted, specification
+from workloads.synthetic import chat
+
+
+@pytest.fixture(scope="module")
+def chatting() -> Trace:
+    return chat(3, requests=400)
+
+
+def brute_force_optimum(trace: Trace, size: int) -> int:
+    """Belady with bypass, block by block."""
+    paths = [
+        trace.block_ids[start:stop].tolist() for start, stop in zip(trace.offsets, trace.offsets[1:], strict=False)
+    ]
+    kept: dict[int, int] = {}
+    hits = 0
+    for i, path in enumerate(paths):
+        hits += sum(block in kept for block in path)
+        for block in path:
+            kept.pop(block, None)
+            later = [j for j in range(i + 1, len(paths)) if block in paths[j]]
+            if later:
+                kept[block] = later[0]
+        while len(kept) > size:
+            del kept[max(kept, key=lambda block: kept[block])]
+    return hits
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=30), st.integers(1, 12))
+def test_optimum_is_that_of_brute_force(prompts: list[tuple[int, int]], size: int) -> None:
+    lengths = [length for _, length in prompts]
+    trace = Trace.build(
+        name="t",
+        block_tokens=1,
+        offsets=np.concatenate(([0], np.cumsum(lengths))),
+        block_ids=[10 * family + depth for family, length in prompts for depth in range(length)],
+        arrival_s=np.arange(len(prompts)),
+        input_tokens=lengths,
+        output_tokens=lengths,
+    )
+    assert optimum_hits(trace, [size])[0] == brute_force_optimum(trace, size)
+
+
+PUBLISHED = {
+    "lmcache_agent": ([2.56, 16.49, 27.19, 45.04, 70.56, 79.39], [8.42, 30.55, 43.32, 59.47, 76.62, 79.89]),
+    "taubench_airline": ([17.89, 40.65, 41.26, 43.25, 56.81, 80.70], [17.89, 44.14, 49.88, 59.48, 77.68, 89.86]),
+}
+"""LRU and optimum at 0.1, 0.5, 1, 2, 5, 10 %: traces.md, sections 4.1 and 4.2."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ladder_is_the_published_one(real_trace, name: str) -> None:
+    found = ladder(real_trace(name))
+    lru, optimum = PUBLISHED[name]
+    assert found.lru[:6] == pytest.approx(lru, abs=0.011)
+    assert found.optimum[:6] == pytest.approx(optimum, abs=0.011)
+
+
+def test_fifo_lies_below_the_optimum(chatting: Trace) -> None:
+    assert (fifo(chatting) <= ladder(chatting).optimum + 1e-9).all()
+
+
+def test_a_trace_is_like_itself_and_unlike_another(chatting: Trace) -> None:
+    same = realism(chatting, lambda _: chatting, [1, 2])
+    assert same.worst_points == 0
+    assert all(same.distances(name).max() == 0 for name in DISTRIBUTIONS)
+    other = realism(chatting, lambda seed: fitted(seed, tables=fit(chatting)), [1])
+    assert other.worst_points > 0
+    assert 0 < other.distances("return time")[0] < 0.3
+
+
+def test_distance_is_kolmogorovs() -> None:
+    assert ks_distance(np.array([1.0, 2, 3, 4]), np.array([3.0, 4, 5, 6])) == 0.5
+    assert ks_distance(np.zeros(0), np.zeros(0)) == 0
+    assert ks_distance(np.zeros(0), np.ones(1)) == 1
+
+
+def test_calibration_is_deterministic_and_does_no_harm(chatting: Trace) -> None:
+    tables = fit(chatting)
+    before = realism(chatting, lambda seed: fitted(seed, tables=tables), [910_001, 910_002, 910_003]).worst_points
+    once, again = calibrated(chatting, tables), calibrated(chatting, tables)
+    assert once == again
+    after = realism(chatting, lambda seed: fitted(seed, tables=once), [910_001, 910_002, 910_003]).worst_points
+    assert after <= before + 0.5
+
+
+def test_command_line(tmp_path, chatting: Trace, capsys: pytest.CaptureFixture[str]) -> None:
+    chatting.save(tmp_path / "t.npz")
+    given = ["trace", "fit", str(tmp_path / "t.npz"), "-o", str(tmp_path / "s.yaml"), "--no-calibration"]
+    assert main([*given, "--licence", "MIT"]) == 0
+    text = (tmp_path / "s.yaml").read_text()
+    assert "licence: MIT" in text
+    assert str(tmp_path) not in text
+    assert specification.read(tmp_path / "s.yaml").requests == chatting.n_requests
+    capsys.readouterr()
+    given = ["trace", "realism", str(tmp_path / "s.yaml"), str(tmp_path / "t.npz"), "--seeds", "1"]
+    assert main(given) == 0
+    assert "points off at most" in capsys.readouterr().out
+    assert main([*given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ks_distance"].keys() == DISTRIBUTIONS.keys()
+    assert found["reached"] == (found["worst_points"] <= 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_figure(tmp_path, chatting: Trace, suffix: str) -> None:
+    pytest.importorskip("matplotlib", reason="an extra of kvevolve")
+    from sim.realism_figure import draw
+
+    draw(realism(chatting, lambda seed: fitted(seed, tables=fit(chatting)), [1]), tmp_path / f"f.{suffix}")
+    assert (tmp_path / f"f.{suffix}").stat().st_size > 10_000
+
+
+REFUSED = {
+    "no trace": ["trace", "fit", "nosuch.npz", "-o", "s.yaml"],
+    "no specification": ["trace", "realism", "nosuch.yaml", "ragpulse"],
+    "no seeds": ["trace", "realism", "ragpulse", "t.npz", "--seeds", "0"],
+    "no figure format": ["trace", "realism", "ragpulse", "t.npz", "--figure", "f.txt"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_command_line_refuses(name: str, tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(REFUSED[name]) == 1
+    assert "kvevolve: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

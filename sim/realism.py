@@ -16,8 +16,9 @@ import numpy.typing as npt
 from sim import ladder as ladders
 from sim.calibration import GOAL_SHARES
 from sim.core import replay
-from sim.ladder import SHARES, Ladder, Percent
+from sim.ladder import Ladder, Percent
 from sim.lru_curve import stack_distances
+from sim.reuse import SHARES
 from sim.tables import table
 from workloads.progress import tell
 from workloads.trace import Trace

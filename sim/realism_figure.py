@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sim import plotting
-from sim.ladder import SHARES
 from sim.realism import Realism
+from sim.reuse import SHARES
 
 COLOURS = {"optimum": "black", "lru": "#0072B2", "fifo": "#D55E00"}
 NAMES = {"optimum": "optimum", "lru": "LRU", "fifo": "FIFO"}

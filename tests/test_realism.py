@@ -1,4 +1,4 @@
-"""The hit ladder against brute force and published figures, calibration, realism, and the verbs of the command line."""
+"""The hit ladder against published figures, calibration, realism, and the verbs of the command line."""
 
 from __future__ import annotations
 
@@ -6,56 +6,20 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sim.calibration import calibrated
 from sim.cli import main
-from sim.ladder import fifo, ladder, optimum_hits
+from sim.ladder import fifo, ladder
 from sim.realism import DISTRIBUTIONS, ks_distance, realism
 from workloads import Trace
-from workloads.fitted import fit, fitted, specification
+from workloads.fitted import fit, fitted
+from workloads.spec import find_spec
 from workloads.synthetic import chat
 
 
 @pytest.fixture(scope="module")
 def chatting() -> Trace:
     return chat(3, requests=400)
-
-
-def brute_force_optimum(trace: Trace, size: int) -> int:
-    """Belady with bypass, block by block."""
-    paths = [
-        trace.block_ids[start:stop].tolist() for start, stop in zip(trace.offsets, trace.offsets[1:], strict=False)
-    ]
-    kept: dict[int, int] = {}
-    hits = 0
-    for i, path in enumerate(paths):
-        hits += sum(block in kept for block in path)
-        for block in path:
-            kept.pop(block, None)
-            later = [j for j in range(i + 1, len(paths)) if block in paths[j]]
-            if later:
-                kept[block] = later[0]
-        while len(kept) > size:
-            del kept[max(kept, key=lambda block: kept[block])]
-    return hits
-
-
-@settings(max_examples=40)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=30), st.integers(1, 12))
-def test_optimum_is_that_of_brute_force(prompts: list[tuple[int, int]], size: int) -> None:
-    lengths = [length for _, length in prompts]
-    trace = Trace.build(
-        name="t",
-        block_tokens=1,
-        offsets=np.concatenate(([0], np.cumsum(lengths))),
-        block_ids=[10 * family + depth for family, length in prompts for depth in range(length)],
-        arrival_s=np.arange(len(prompts)),
-        input_tokens=lengths,
-        output_tokens=lengths,
-    )
-    assert optimum_hits(trace, [size])[0] == brute_force_optimum(trace, size)
 
 
 PUBLISHED = {
@@ -108,7 +72,7 @@ def test_command_line(tmp_path, chatting: Trace, capsys: pytest.CaptureFixture[s
     text = (tmp_path / "s.yaml").read_text()
     assert "licence: MIT" in text
     assert str(tmp_path) not in text
-    assert specification.read(tmp_path / "s.yaml").requests == chatting.n_requests
+    assert find_spec(f"{tmp_path}/s.yaml").fields.requests == chatting.n_requests
     capsys.readouterr()
     given = ["trace", "realism", str(tmp_path / "s.yaml"), str(tmp_path / "t.npz"), "--seeds", "1"]
     assert main(given) == 0

@@ -48,7 +48,6 @@ def fitted(
     """
     from workloads.fitted.generator import generate
     from workloads.fitted.tables import checked
-    from workloads.synthetic.prompts import check_parameters
 
     if tables is None:
         raise TraceError(
@@ -56,11 +55,13 @@ def fitted(
             field="tables",
         )
     known = checked(tables)
-    sizes: dict[str, object] = {
+    sizes: dict[str, int] = {
         "requests": known.requests if requests is None else requests,
         "block_tokens": known.block_tokens if block_tokens is None else block_tokens,
     }
-    check_parameters(sizes)
-    trace = generate(known, seed, sizes["requests"], sizes["block_tokens"])  # type: ignore[arg-type]
+    for key, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise TraceError(f"{key}: expected an integer >= 1, got {value!r}", field=key)
+    trace = generate(known, seed, sizes["requests"], sizes["block_tokens"])
     parameters = {"seed": seed, **sizes}
     return trace.renamed(trace.name, {"format": "synthetic", "generator": "fitted", "parameters": parameters})

@@ -27,6 +27,17 @@ READERS: Mapping[str, str] = MappingProxyType(
 )
 
 
+def is_one(spec: str) -> bool:
+    """Return whether what :func:`workloads.load` would be given names such a file, by its format or its contents."""
+    from workloads import formats
+
+    target = spec.partition("?")[0]
+    kind, colon, _ = target.partition(":")
+    if colon and kind in formats.MODULES:
+        return kind in READERS
+    return Path(target).exists() and formats.sniff(Path(target)) in READERS
+
+
 def load(spec: str) -> LengthTrace | RateTrace:
     """Read arrivals and lengths.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from workloads.errors import TraceError, unknown_name
@@ -28,6 +29,7 @@ __all__ = [
     "VERSION",
     "WorkloadSpec",
     "family_parameters",
+    "find_spec",
     "generate",
     "load_spec",
     "parse_spec",
@@ -92,6 +94,16 @@ def load_spec(path: str | os.PathLike[str]) -> WorkloadSpec:
     return parse_spec(text, str(path))
 
 
+def find_spec(name: str) -> WorkloadSpec:
+    """Return the specification in a file, or a shipped one by its name.
+
+    Raises:
+        TraceError: there is none, or as :func:`parse_spec`.
+    """
+    path = Path(name)
+    return load_spec(path) if path.suffix or path.exists() else shipped_spec(name)
+
+
 def generate(
     spec: WorkloadSpec, seed: int | None = None, requests: int | None = None, block_tokens: int | None = None
 ) -> Trace:
@@ -130,6 +142,6 @@ def shipped_spec(name: str) -> WorkloadSpec:
         TraceError: unknown name, with a suggestion.
     """
     if name not in shipped():
-        raise unknown_name("fitted workload", name, shipped())
+        raise unknown_name("shipped specification", name, shipped())
     file = files("workloads") / "specs" / f"{name}.yaml"
     return parse_spec(file.read_bytes(), file.name)

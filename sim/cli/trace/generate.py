@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sim.cli.trace import output
@@ -32,9 +31,9 @@ def _generate(options: argparse.Namespace) -> int:
     from workloads import spec
 
     output.check(options)
-    file = Path(options.spec)
-    found = spec.load_spec(file) if file.suffix or file.exists() else spec.shipped_spec(options.spec)
-    return output.write(spec.generate(found, options.seed, options.requests, options.block_tokens), options)
+    return output.write(
+        spec.generate(spec.find_spec(options.spec), options.seed, options.requests, options.block_tokens), options
+    )
 
 
 def _families(only: str | None) -> str:

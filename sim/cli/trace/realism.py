@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ def add(actions: Any) -> None:
 
 def _realism(options: argparse.Namespace) -> int:
     from sim.realism import realism
-    from workloads import load
-    from workloads.fitted import specification
+    from workloads import load, spec
 
     if options.seeds < 1:
         raise ValueError(f"--seeds {options.seeds}: give 1 or more")
@@ -35,8 +35,8 @@ def _realism(options: argparse.Namespace) -> int:
         from sim.plotting import check_format
 
         check_format(options.figure)
-    spec = specification.read(options.spec)
-    found = realism(load(options.trace), spec.trace, range(1, options.seeds + 1))
+    made = partial(spec.generate, spec.find_spec(options.spec))
+    found = realism(load(options.trace), made, range(1, options.seeds + 1))
     print(json.dumps(found.to_dict(), indent=1) if options.json else found)
     if options.figure:
         from sim.realism_figure import draw

@@ -60,7 +60,7 @@ def fit_lengths(trace: LengthTrace | RateTrace) -> dict[str, Any]:
     return {"arrivals": arrivals, "lengths": lengths, "measured": _facts(trace) | {"gap_distances": distances}}
 
 
-def specification(trace: LengthTrace, name: str | None = None) -> dict[str, Any]:
+def specification(trace: LengthTrace | RateTrace, name: str | None = None) -> dict[str, Any]:
     """Return a whole specification with the arrivals and lengths of a trace.
 
     What its prompts share is not measured but assumed: the defaults of the family ``measured_lengths``.

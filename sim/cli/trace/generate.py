@@ -31,9 +31,8 @@ def _generate(options: argparse.Namespace) -> int:
     from workloads import spec
 
     output.check(options)
-    return output.write(
-        spec.generate(spec.find_spec(options.spec), options.seed, options.requests, options.block_tokens), options
-    )
+    found = spec.find_spec(options.spec)
+    return output.write(spec.generate(found, options.seed, options.requests, options.block_tokens), options)
 
 
 def _families(only: str | None) -> str:

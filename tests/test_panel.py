@@ -24,6 +24,9 @@ FINGERPRINTS: dict[tuple[str, str], str] = {
     ("mooncake-v1", "train"): "bc17ad9e9e4a82386b2abb9cb9bc42a92a81e4106ca85efbb1f44c334387e6be",
     ("mooncake-v1", "validation"): "7de4565f9003f62569dc2c07192ec32033e322650e7bb66f41ec7e1d17ceb4d6",
     ("mooncake-v1", "test"): "4192b798dc7ad9deda63a458c05f48c94a918e96b3f253c3c6a1e7f949cf874e",
+    ("robust-v1", "train"): "82fcfda9b30e069aa85e32732c03df117a3d264b8be939c175394720c5e0f0f2",
+    ("robust-v1", "validation"): "70de715b01445c5dfb3c2cef63b5b7d9913539d03cf347257e8ee9aaa71899a1",
+    ("robust-v1", "test"): "887f64f8605aab6e3e031ddedc2749e78010682573d012e0612e15ec0b057499",
     ("synthetic-v1", "train"): "a458d6b9f7d9ed426e3c1d1f3f2bee772f6bbf43d21caca3fb7f2e9b757cee46",
     ("synthetic-v1", "validation"): "bc5230a816e251bacb45ae88bd916c00274e0559fac269ccfa24a5a9322647b5",
     ("synthetic-v1", "test"): "610fb902da0e2ddc3d9c94f6b8c97e347dd7b6864e90950d2c20670c5cc63d9f",
@@ -181,6 +184,16 @@ def test_real_panel(split: str) -> None:
     check_cells(panel)
     assert load_panel(split, purpose="report").fingerprint == panel.fingerprint  # auto takes the real one
     assert load_panel(split, "mooncake", purpose="report").fingerprint == FINGERPRINTS["mooncake-v1", split]
+
+
+@pytest.mark.usefixtures("need_real")
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_robust_panel(split: str) -> None:
+    panel = load_panel(split, "robust", purpose="report")
+    if np.__version__.startswith("2.4."):
+        assert panel.fingerprint == FINGERPRINTS["robust-v1", split]
+    assert panel.traces.keys() > load_panel(split, "mooncake", purpose="report").traces.keys()
+    check_cells(panel)
 
 
 def check_cells(panel: Panel) -> None:

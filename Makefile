@@ -9,7 +9,7 @@ evolve: $(VENV)/.installed  ## evolve a policy, keyless; ARGS="--iterations 200"
 	$(BIN)/kvevolve evolve $(ARGS)
 
 test: lint  ## lint, types, import rules, tests, on up to four cores
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -251,10 +251,10 @@ def test_shipped_specifications_are_small_and_say_where_they_come_from():
 
 
 SEEDS = {"cc_weka_v8": (1,), "lmcache_agent": (1, 2, 3, 4)}
-LIMITS = {"lmcache_agent": 4.0}
-"""Points that one seed may be off. One of the 70 sessions of lmcache_agent is a burst of 186 requests with 40 % of all
-blocks: what the cache holds then moves the hits at 2 and 5 % by two points from seed to seed. Measured on 8 seeds: at
-most 3.3 there, 2.2 on every other trace."""
+LIMITS = {"lmcache_agent": 4.5}
+"""Points that one seed may be off. lmcache_agent has 70 sessions, one of them a burst of 186 requests with 40 % of all
+blocks: on 16 seeds it is at most 4.5 off, every other trace at most 2.2 on 8. The recorded sessions themselves, laid on
+the clock with other seeds (``lmcache_agent?seed=8``), differ by up to 8.7 points from those of seed 0."""
 
 
 @pytest.mark.parametrize("name", SHIPPED)

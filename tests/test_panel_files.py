@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -332,6 +334,20 @@ def test_a_file_is_checked_once(panel: Write, own_cache: Path, monkeypatch: pyte
     assert panel_file.read(path) == first  # a damaged entry is made again
     monkeypatch.setenv(locate.CACHE_VARIABLE, str(path))  # no folder: nothing can be kept
     assert panel_file.read(path) == first
+
+
+def test_what_was_checked_is_read_without_yaml_and_pydantic(panel: Write, own_cache: Path) -> None:
+    path = panel()
+    panel_file.read(path)
+    code = """
+import sys
+from pathlib import Path
+from workloads import panel_file
+panel_file.read(Path(sys.argv[1]))
+print(sorted({"yaml", "pydantic"} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_traces_follow_their_files_and_come_from_the_cache(

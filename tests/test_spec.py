@@ -197,6 +197,19 @@ def test_parameters_of_every_family_can_be_written_down(name: str) -> None:
         assert generate(parse_spec(spec.to_yaml())).fingerprint == generate(bare).fingerprint
 
 
+def test_a_preset_is_a_family() -> None:
+    name = "rolling_template_versions_shifted"
+    sources = [{"family": name, "parameters": {"releases": 1, "tasks": 4}}]
+    spec = WorkloadSpec.from_plain(changed(sources=sources, phases=None, arrivals=None))
+    made = synthetic.generator(name)(source_seed(3, 0, name), requests=400, block_tokens=32, releases=1, tasks=4)
+    trace = generate(spec)
+    assert trace.fingerprint == made.fingerprint
+    (fact,) = trace.provenance["sources"]  # type: ignore[misc]
+    assert (fact["family"], fact["defaults"]["canary_share"]) == (name, 0.33)
+    with pytest.raises(TraceError, match="releases': expected int, got 'a' - fix"):
+        WorkloadSpec.from_plain(changed(sources=[{"family": name, "parameters": {"releases": "a"}}], phases=None))
+
+
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["1e3", "no", "~"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from math import fsum
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
@@ -40,8 +40,9 @@ def checked(document: Document) -> Fields:
 
 def family_parameters(family: Callable[..., Trace]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a family that a specification may give, by name."""
-    known = inspect.signature(family, eval_str=True).parameters
-    return {name: parameter for name, parameter in known.items() if name not in GIVEN}
+    kinds = get_type_hints(family)
+    known = [one for name, one in inspect.signature(family).parameters.items() if name not in GIVEN]
+    return {one.name: one.replace(annotation=kinds.get(one.name, one.empty)) for one in known}
 
 
 def _sources(raw: dict[str, Any]) -> Iterator[Fault]:

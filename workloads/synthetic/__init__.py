@@ -152,5 +152,5 @@ def _named(name: str, preset: Preset) -> Callable[..., Trace]:
         trace = family(*args, **options)
         return trace.renamed(trace.name.replace(preset.family, name, 1), {"preset": name})
 
-    make.__signature__ = signature(family, eval_str=True)  # type: ignore[attr-defined]
+    make.__signature__ = signature(family)  # type: ignore[attr-defined]
     return make

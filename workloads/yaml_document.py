@@ -23,7 +23,7 @@ from workloads.errors import TraceError
 MAX_DEPTH = 40
 _MAX_LISTED, _MAX_SHOWN = 40, 80
 _FLOAT = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")  # 1e3, which YAML 1.1 takes for text
-_NUMBERS = {"int": "an integer", "float": "a number"}
+_NUMBERS = {"int": "an integer below 1e308", "float": "a number"}
 
 FieldPath = tuple[str | int, ...]
 
@@ -208,7 +208,9 @@ def _scalar(event: yaml.ScalarEvent, path: FieldPath, document: Document) -> Any
     else:
         try:
             value = getattr(_CONSTRUCTOR, f"construct_yaml_{kind}")(yaml.ScalarNode(tag, event.value))
-        except (ValueError, OverflowError):  # too many digits
+            if kind == "int":
+                float(value)
+        except (ValueError, OverflowError):  # too large for what reads it
             document.faults.append(Fault(path, _NUMBERS[kind], shown(event.value), "write a plain number, or quotes"))
             return None
     if isinstance(value, float) and not math.isfinite(value):

@@ -85,11 +85,11 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
         tags = [tag for one in here for tag in _tags(one, tag_field)]
         missing = kind == "union_tag_not_found"
         path, got = (*path, tag_field), "nothing" if missing else shown(context["tag"])
-        fix = f"add {tag_field}:" if missing else suggestion(str(context["tag"]), tags, "write one of those")
+        fix = f"add {tag_field}:" if missing else suggestion(got.strip("'"), tags, "write one of those")
         return Fault(path, f"one of {', '.join(tags)}", got, fix)
     if kind == "literal_error":
         words = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return Fault(path, context["expected"], got, suggestion(str(detail["input"]), words, "write that"))
+        return Fault(path, context["expected"], got, suggestion(got.strip("'"), words, "write that"))
     if kind in _LIMITS:
         limit = next(iter(context.values()))
         return Fault(path, f"a number {_LIMITS[kind]} {limit:,}", got, "change the number")
@@ -104,6 +104,8 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
 
 def _place(location: tuple[str | int, ...], model: Any) -> tuple[FieldPath, Any, list[Any], str]:
     """Find what pydantic means by a location, which names the tags of unions and the keys of mappings, too.
+
+    Models may stand in fields, lists and, as fields, in unions told apart by a tag.
 
     Returns:
         The place in the document; the model it is a field of; the models that may stand there; and which field of

@@ -1,7 +1,7 @@
 """Everything that is wrong with a specification, at once.
 
-Knows the rules that span fields: families and their parameters, phases, tables. Must not
-know how traffic is made: what a family accepts, the family itself says, asked for one request.
+Knows the rules that span fields: families and their parameters, phases, tables. Must not know
+how traffic is made: what a family accepts, the family itself says, asked for one request.
 """
 
 from __future__ import annotations
@@ -155,11 +155,11 @@ def _table(raw: dict[str, Any]) -> Iterator[Fault]:
             break
     if not any(rate >= _LEAST for rate in rates):
         yield Fault((*path, "rate_per_s"), f"a rate of at least {_LEAST:g}", "none", "give a window a rate")
-    if isinstance(end, int | float) and end <= starts[-1]:
+    if _number(end) and end <= starts[-1]:
         yield Fault((*path, "end_s"), f"an end after {starts[-1]:g}", f"{end:g}", "give the end of the last window")
     if arrivals.get("once") is True and arrivals.get("requests_per_s") is not None:
         yield Fault((*path, "once"), "once or requests_per_s", "both", "remove one: each sets the mean rate")
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -140,7 +140,7 @@ class Whole(Strict):
         ("[1]", "x.yaml:1: expected a mapping, got a list of 1"),
         (
             f"many: [{{kind: 0x{'f' * 5000}, size: 1}}]",
-            "field 'many[0].kind': expected an integer below 1e308, got '0xf",
+            "many[0].kind': expected an integer below 1e308, got '0xf",
         ),
         (f"which: {{kind: 0x{'f' * 5000}}}", "field 'which.kind': expected an integer below 1e308, got '0xf"),
         (f"share: 0x{'f' * 5000}", "field 'share': expected an integer below 1e308, got '0xf"),

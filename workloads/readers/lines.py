@@ -32,7 +32,6 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-
 Record = dict[str, Any]
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -47,7 +46,6 @@ _MAX_ID = 2**63 - 1
 _MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
 _MAX_MS = 1e15  # 31,000 years in ms: larger values are broken, and smaller ones keep 0.1 ms in a float
 _MAX_S = _MAX_MS / 1000
-
 
 _PASSED_OVER: ContextVar[frozenset[int]] = ContextVar("lines passed over", default=frozenset())
 
@@ -263,10 +261,8 @@ def opened(path: Path, place: Callable[[], str]) -> Iterator[tuple[IO[bytes], IO
         with path.open("rb") as file, unpacked(file) as handle:
             yield handle, file, size
     except DAMAGE as error:
-        raise TraceError(
-            f"{place()}: data ends or breaks after this ({error})"
-            " - fix: the file is truncated or damaged, fetch or copy it again"
-        ) from None
+        fix = "the file is truncated or damaged, fetch or copy it again"
+        raise TraceError(f"{place()}: data ends or breaks after this ({error}) - fix: {fix}") from None
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
 

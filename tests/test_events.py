@@ -270,7 +270,7 @@ MALFORMED = {
     "payload empty": (lambda: frames(b"", 3), "expected a payload that fills"),
     "zeros": (lambda: bytes(100), "expected three frames"),
     "text": (lambda: b"timestamp,input\n1,2\n", "byte 0: expected a batch"),
-    "gzip cut": (lambda: gzip.compress(payload(stored([1])) * 99)[:-9], "packed data ends or breaks"),
+    "gzip cut": (lambda: gzip.compress(payload(stored([1])) * 99)[:-9], "data ends or breaks"),
     "line cut": (lambda: b'{"ts": 1, "events": [{"type": "BlockRem', ":1: expected one JSON object"),
     "line no batch": (lambda: b'{"ts": 1}', ":1: field 'events': expected a list"),
     "line no time": (lambda: b'{"events": []}', ":1: field 'ts': expected a time, got nothing"),

@@ -11,7 +11,7 @@ from conftest import extra
 
 from sim.cli import main
 from workloads import Trace, load
-from workloads.synthetic import GENERATORS
+from workloads.synthetic import GENERATORS, PRESETS
 
 SPEC = """\
 format: kvevolve-workload
@@ -83,9 +83,13 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     for name in GENERATORS:
         assert f"  {name}(" in listed
     assert "scan_length=60" in listed
+    for name, preset in PRESETS.items():
+        assert f"  {name:<36} {preset.family}\n" in listed
     assert "shipped specifications:" in listed
     assert run("--list", "chat") == 0
     assert "Median think time in seconds." in capsys.readouterr().out
+    assert run("--list", "cyclic_working_set_pressure_shifted") == 0
+    assert "stride=5" in capsys.readouterr().out
 
 
 def test_an_interrupt_leaves_nothing(

@@ -188,7 +188,7 @@ MALFORMED = [
     ("azure", "TIMESTAMP,ContextTokens\n", ":1: field 'GeneratedTokens': expected one column of this name"),
     ("azure", "TIMESTAMP,ContextTokens,GeneratedTokens,TIMESTAMP\n", ":1: field 'TIMESTAMP': expected one column"),
     ("azure", "", ":1: field 'TIMESTAMP': expected one column of this name, got []"),
-    ("azure", gzip.compress((AZURE + "2023-11-16 18:15:46,5,5\n" * 3000).encode())[:-40], "packed data ends or breaks"),
+    ("azure", gzip.compress((AZURE + "2023-11-16 18:15:46,5,5\n" * 3000).encode())[:-40], "data ends or breaks"),
     ("burstgpt", BURST_1 + "x,GPT-4,7,3,10,API log\n", ":2: field 'Timestamp': expected a finite number >= 0, got 'x'"),
     ("burstgpt", BURST_1 + "nan,GPT-4,7,3,10,API log\n", ":2: field 'Timestamp': expected a finite number >= 0"),
     ("burstgpt", BURST_1 + "1,GPT-4,7,0,7,API log\n", "no requests in it"),

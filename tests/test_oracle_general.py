@@ -112,8 +112,8 @@ def test_objects_that_are_no_prefixes_can_be_rechained(tmp_path: Path) -> None:
         (records((2, 4, 1, -1)), {"repair": "all"}, "unknown repair 'all'"),
         (records((2, 4, 1, -1)), {"block_tokens": 0}, "block_tokens"),
         (records(*[(1, 2 * i, 1, -1) for i in range(3)]), {"requests": "time", "block_tokens": 2**30}, "input_tokens"),
-        (b"\x28\xb5\x2f\xfd" + b"\0" * 50, {}, "data ends or breaks here"),
-        (b"\x1f\x8b" + b"\0" * 50, {}, "data ends or breaks here"),
+        (b"\x28\xb5\x2f\xfd" + b"\0" * 50, {}, "data ends or breaks after this"),
+        (b"\x1f\x8b" + b"\0" * 50, {}, "data ends or breaks after this"),
     ],
 )
 def test_refusals(tmp_path: Path, content: bytes, options: dict[str, object], words: str) -> None:
@@ -130,7 +130,7 @@ def test_truncated_zstd(tmp_path: Path) -> None:
     oracle_general.write(chat(seed=1, requests=200), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TraceError, match="data ends or breaks here"):
+    with pytest.raises(TraceError, match="data ends or breaks after this"):
         oracle_general.read(path)
 
 

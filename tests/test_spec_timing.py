@@ -240,8 +240,7 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         made = GENERATORS["zero_reuse"](seed, requests=requests, block_tokens=block_tokens)
         return combine.interleave([made], np.zeros(requests), "sweep", "")
 
-    monkeypatch.setattr("workloads.spec.check.GENERATORS", {**GENERATORS, "sweep": sweep})
-    monkeypatch.setattr("workloads.spec.generation.GENERATORS", {**GENERATORS, "sweep": sweep})
+    monkeypatch.setattr("workloads.synthetic.GENERATORS", {**GENERATORS, "sweep": sweep})
     phases = [{"share": 0.5}, {"share": 0.5, "weights": [1, 3]}]
     trace = generate(spec("sweep", "zero_reuse", requests=400, phases=phases))
     assert trace.tenant is not None

@@ -6,18 +6,15 @@ is written holds no text, no id of the source and nothing of its provenance that
 
 from __future__ import annotations
 
-import gzip
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from workloads import chains, formats, progress, runs
-from workloads.atomic import atomic_write
 from workloads.columns import I64, renumbered
 from workloads.errors import TraceError
 from workloads.keys import Names
@@ -26,6 +23,7 @@ from workloads.materialise import materialise
 from workloads.recording.line import Line
 from workloads.text.collect import KeyedSessions
 from workloads.trace import Trace
+from workloads.writers.packed import packed_write
 
 NAME = "anonymous"
 LOG_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -77,7 +75,7 @@ def anonymise(spec: str, output: Path, key: bytes, start_at_zero: bool = False, 
     if dense:
         names = _numbers(clean)
         trace = clean
-    with atomic_write(output) as handle, _packed(handle, output) as stream:
+    with packed_write(output) as stream:
         for number, line in enumerate(_lines(clean, trace, names)):
             stream.write(line.encoded())
             if number % _TELL_LINES == 0:
@@ -174,16 +172,3 @@ def _lines(clean: Trace, trace: Trace, names: _Names) -> Iterator[Line]:
             tenant_id=names.tenant[tenants[row]] if tenants[row] >= 0 else None,
             counts={column: given[column][row] for column in ("request_type", "priority") if column in given},
         )
-
-
-def _packed(handle: IO[bytes], output: Path) -> AbstractContextManager[Any]:
-    """Return a stream into an open file, packed as its name says."""
-    if output.suffix == ".gz":
-        return gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0)
-    if output.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise TraceError("zstd files need zstandard; fix: pip install 'kvevolve[traces]', or write .gz") from None
-        return zstandard.ZstdCompressor().stream_writer(handle, closefd=False)
-    return nullcontext(handle)

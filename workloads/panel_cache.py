@@ -21,7 +21,7 @@ from workloads.locate import user_cache_dir
 from workloads.readers.lines import file_sha256
 from workloads.trace import Trace
 
-_ASIDE = ("panel", "yaml_border", "ladder", "warmup", "kv_bytes", "hf_config", "models", "fetch", "progress")
+_ASIDE = ("panel", "yaml_model", "ladder", "warmup", "kv_bytes", "hf_config", "models", "fetch", "progress")
 """Beginnings of the names of modules that make no trace."""
 
 

@@ -24,7 +24,7 @@ from workloads.ladder import Capacity
 SPLITS = ("train", "validation", "test")
 SHIPPED = Path(__file__).parent / "panels"
 _AUTO = ("real", "mooncake", "synthetic")
-_CHECKS = ("panel_schema.py", "yaml_border.py", "panel_file.py", "kv_bytes.py", "formats.py")
+_CHECKS = ("panel_schema.py", "yaml_document.py", "yaml_model.py", "panel_file.py", "kv_bytes.py", "formats.py")
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,8 @@ def _content(path: Path) -> dict[str, Any]:
     """Return a file as checked plain data, from the cache if the very same text was checked before."""
     try:
         raw = path.read_bytes()
-        text = raw.decode()
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error} - fix: give the path of a panel's YAML file") from None
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise TraceError(f"{path}:{line}: not UTF-8 - fix: save the file as UTF-8") from None
     entry = locate.user_cache_dir() / "panels" / f"{hashlib.sha256(_checks() + raw).hexdigest()[:32]}.json"
     try:
         stored: dict[str, Any] = json.loads(entry.read_bytes())
@@ -182,7 +178,7 @@ def _content(path: Path) -> dict[str, Any]:
         pass
     from workloads.panel_schema import checked
 
-    content = checked(path, text)
+    content = checked(path, raw)
     try:
         with atomic_write(entry) as handle:
             handle.write(json.dumps(content).encode())

@@ -15,12 +15,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from workloads import yaml_model
 from workloads.formats import is_generated
 from workloads.kv_bytes import is_memory
-from workloads.yaml_border import Strict, check, mistake
+from workloads.yaml_document import read
+from workloads.yaml_model import Strict, mistake
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}-v[1-9][0-9]{0,3}")
 _TRACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_MAX_BYTES = 1 << 20
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
@@ -189,13 +192,13 @@ def shared(one: TraceEntry, other: TraceEntry) -> bool:
     return mine[0] != others[0] or (mine[1] < others[2] and others[1] < mine[2])
 
 
-def checked(path: Path, text: str) -> dict[str, Any]:
+def checked(path: Path, text: str | bytes) -> dict[str, Any]:
     """Return what a panel file says, with every default filled in, as plain data.
 
     Raises:
         TraceError: all that is wrong with it, with lines.
     """
-    found = check(path, text, PanelModel).model_dump(mode="json")
+    found = yaml_model.checked(read(text, str(path), _MAX_BYTES), PanelModel).model_dump(mode="json")
     for entry in entries(found):
         entry["cut"] = {key: value for key, value in (entry["cut"] or {}).items() if value is not None}
         entry["capacities"] = entry["capacities"] or found["capacities"]

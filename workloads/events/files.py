@@ -17,8 +17,6 @@ made those this was tried on.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -32,7 +30,7 @@ from workloads.events.collect import Collector
 from workloads.events.layout import EXPECTED, room
 from workloads.events.lines import frames
 from workloads.events.stream import Source, Stream
-from workloads.readers.lines import source_of, unpacked
+from workloads.readers.lines import opened, source_of
 
 CHUNK_BYTES = 1 << 19
 _LINES = (
@@ -63,17 +61,11 @@ def read_streams(path: Path) -> dict[Source, Stream]:
         TraceError: naming file, message or line, what was expected and the fix.
     """
     collector = Collector(str(path))
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file, unpacked(file) as handle:
-            first = handle.read(1)
-            form = {b"\0": "frames", b"[": "lines", b"{": "lines"}.get(first, "payloads")
-            if form != "lines":
-                _read_binary(path, handle, first, form == "frames", collector, file, size)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TraceError(f"{path}: packed data ends or breaks ({error}) - fix: fetch or copy the file again") from None
-    except OSError as error:
-        raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+    with opened(path, lambda: f"{path}: message {collector.messages}") as (handle, file, size):
+        first = handle.read(1)
+        form = {b"\0": "frames", b"[": "lines", b"{": "lines"}.get(first, "payloads")
+        if form != "lines":
+            _read_binary(path, handle, first, form == "frames", collector, file, size)
     if form == "lines":
         _read_lines(path, collector)
     found: dict[str, object] = {

@@ -6,10 +6,8 @@ Knows CSV, packed files and how a fault in a field is worded. Must not know any 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +18,7 @@ from workloads import progress
 from workloads.columns import F64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.lengths.trace import LengthTrace
-from workloads.readers.lines import unpacked
+from workloads.readers.lines import opened
 
 _TELL_ROWS = 1 << 16
 
@@ -44,8 +42,7 @@ class CsvRows:
             TraceError: no such file, damaged, or not CSV.
         """
         try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as file, unpacked(file) as raw:
+            with opened(self.path, lambda: f"{self.path}:{self.line}") as (raw, file, size):
                 reader = csv.reader(io.TextIOWrapper(raw, "utf-8-sig", newline=""), strict=True)
                 for count, row in enumerate(reader):
                     self.line = reader.line_num
@@ -53,17 +50,10 @@ class CsvRows:
                         progress.tell(f"reading {self.path.name}, MB", file.tell() / 1e6, size / 1e6)
                     if row:
                         yield row
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TraceError(
-                f"{self.path}:{self.line}: packed data ends or breaks after this line ({error})"
-                " - fix: the file is truncated or damaged, fetch or copy it again"
-            ) from None
         except (csv.Error, UnicodeError) as error:
             raise TraceError(
                 f"{self.path}:{self.line + 1}: not CSV text ({error}) - fix: repair the line, or check the file"
             ) from None
-        except OSError as error:
-            raise TraceError(f"{self.path}: {error.strerror or error} - fix: check the path") from None
 
     def columns(self, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
         """Yield the named columns of every row after the header; an optional one that is absent is empty.

@@ -15,7 +15,7 @@ import os
 import zlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,7 +32,6 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-
 Record = dict[str, Any]
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -47,7 +46,6 @@ _MAX_ID = 2**63 - 1
 _MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
 _MAX_MS = 1e15  # 31,000 years in ms: larger values are broken, and smaller ones keep 0.1 ms in a float
 _MAX_S = _MAX_MS / 1000
-
 
 _PASSED_OVER: ContextVar[frozenset[int]] = ContextVar("lines passed over", default=frozenset())
 
@@ -91,14 +89,8 @@ class JsonLines:
             TraceError: no such file, truncated or broken packed data, or a line that is not a JSON object.
         """
         for path in self.files:
-            try:
-                size = path.stat().st_size
-                with path.open("rb") as file, unpacked(file) as handle:
-                    yield from self.records_in(handle, file, size)
-            except DAMAGE as error:
-                raise self.damaged(error) from None
-            except OSError as error:
-                raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
+            with opened(path, lambda: self.place(self.line)) as (handle, file, size):
+                yield from self.records_in(handle, file, size)
 
     def records_in(self, handle: IO[bytes], file: IO[bytes], size_bytes: int) -> Iterator[Record]:
         """Yield one JSON object per line of an open stream, that of the next of ``files``.
@@ -122,13 +114,6 @@ class JsonLines:
                 continue
             yield self._parse(raw)
         progress.tell(f"reading {name}, MB", size_bytes / 1e6, size_bytes / 1e6)
-
-    def damaged(self, error: Exception) -> TraceError:
-        """Return the refusal of packed data that cannot be unpacked."""
-        return TraceError(
-            f"{self.place(self.line)}: packed data ends or breaks after this line ({error})"
-            " - fix: the file is truncated or damaged, fetch or copy it again"
-        )
 
     def place(self, line: int) -> str:
         """Return ``file:line`` of a line counted through all files."""
@@ -258,6 +243,28 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 (hex) of a file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def opened(path: Path, place: Callable[[], str]) -> Iterator[tuple[IO[bytes], IO[bytes], int]]:
+    """Give a file as it unpacks, as it lies there (which tells how far the work is), and its size.
+
+    Args:
+        path: The file: plain, gzip or zstd.
+        place: Returns what was read last, for messages.
+
+    Raises:
+        TraceError: no such file, or what reading in this block raised: data that is truncated or damaged.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file, unpacked(file) as handle:
+            yield handle, file, size
+    except DAMAGE as error:
+        fix = "the file is truncated or damaged, fetch or copy it again"
+        raise TraceError(f"{place()}: data ends or breaks after this ({error}) - fix: {fix}") from None
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
 
 
 @contextmanager

@@ -5,11 +5,9 @@ Knows folders, tar and packing. Must not know what is in the files.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import IO
 from workloads import progress
 from workloads.errors import TraceError
 from workloads.formats import HEAD_BYTES, Head
-from workloads.readers.lines import file_sha256, source_of, unpacked
+from workloads.readers.lines import DAMAGE, file_sha256, source_of, unpacked
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _PACKED = (".gz", ".zst")
@@ -93,7 +91,7 @@ def reading(path: Path) -> Iterator[None]:
     problem = None
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError):
+    except (*DAMAGE, tarfile.TarError):
         problem = "packed data breaks off or is damaged - fix: fetch or copy the file again"
     except OSError as error:
         problem = f"{error.strerror or 'cannot be read'} - fix: check the path"

@@ -18,21 +18,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from workloads import chains, progress
-from workloads.atomic import atomic_write
 from workloads.columns import F64, I64, INT32_MAX, INT64_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import checked_repairs
-from workloads.readers.lines import DAMAGE, unpacked
+from workloads.readers.lines import opened
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens, check_times
+from workloads.writers.packed import packed_write
 
 SUMMARY = "libCacheSim's oracleGeneral, plain or zstd: blocks as objects, in and out"
 SUFFIXES = (".oracleGeneral", ".oracleGeneral.zst", ".oracleGeneral.bin", ".oracleGeneral.bin.zst")
@@ -124,26 +123,17 @@ def _read_columns(file: Path) -> tuple[Any, I64]:
     ids: list[Any] = []
     buffer = bytearray(_CHUNK * RECORD.itemsize)
     read = 0
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as packed, unpacked(packed) as handle:
-            while filled := _fill(handle, buffer):
-                records = np.frombuffer(buffer, RECORD, filled // RECORD.itemsize)
-                times.append(records["time_s"].copy())
-                ids.append(records["id"].copy())
-                read += len(records)
-                progress.tell(f"reading {file.name}, MB", packed.tell() / 1e6, size / 1e6)
-                if filled % RECORD.itemsize:
-                    raise EOFError(f"{filled % RECORD.itemsize} bytes of a record of {RECORD.itemsize}")
-                if read > INT32_MAX:
-                    raise TraceError(f"{file}: more than {INT32_MAX} records are not supported - fix: cut the file")
-    except DAMAGE as error:
-        raise TraceError(
-            f"{file}: record {read}: data ends or breaks here ({error}) - fix: the file is truncated or damaged, fetch"
-            " or copy it again"
-        ) from None
-    except OSError as error:
-        raise TraceError(f"{file}: {error.strerror or error} - fix: check the path") from None
+    with opened(file, lambda: f"{file}: record {read}") as (handle, packed, size):
+        while filled := _fill(handle, buffer):
+            records = np.frombuffer(buffer, RECORD, filled // RECORD.itemsize)
+            times.append(records["time_s"].copy())
+            ids.append(records["id"].copy())
+            read += len(records)
+            progress.tell(f"reading {file.name}, MB", packed.tell() / 1e6, size / 1e6)
+            if filled % RECORD.itemsize:
+                raise EOFError(f"{filled % RECORD.itemsize} bytes of a record of {RECORD.itemsize}")
+            if read > INT32_MAX:
+                raise TraceError(f"{file}: more than {INT32_MAX} records are not supported - fix: cut the file")
     if not read:
         raise TraceError(f"{file}: no records in it - fix: check that this is the right file")
     every = np.concatenate(ids)
@@ -198,22 +188,10 @@ def write(trace: Trace, path: str | os.PathLike[str], block_bytes: int = 1, mark
     if marked:
         objects *= np.uint64(2)
         objects[np.unique(trace.block_ids[trace.offsets[:-1][trace.full_blocks > 0]])] += np.uint64(1)
-    with ExitStack() as stack:
-        handle: Any = stack.enter_context(atomic_write(Path(path)))
-        if Path(path).name.endswith(".zst"):
-            handle = stack.enter_context(_packing(handle))
+    with packed_write(Path(path)) as handle:
         for start in range(0, trace.n_refs, _CHUNK):
             handle.write(_records(trace, start, min(start + _CHUNK, trace.n_refs), objects, block_bytes).tobytes())
             progress.tell(f"writing {Path(path).name}, records", start, trace.n_refs)
-
-
-def _packing(handle: Any) -> Any:
-    """Return a stream that packs what is written to it."""
-    try:
-        import zstandard
-    except ImportError:
-        raise TraceError("zstd files need zstandard; fix: pip install 'kvevolve[traces]', or leave .zst off") from None
-    return zstandard.ZstdCompressor().stream_writer(handle, closefd=False)
 
 
 def _records(trace: Trace, start: int, stop: int, objects: Any, block_bytes: int) -> Any:

@@ -11,7 +11,6 @@ knows no requests without tokens, tenant or session.
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections.abc import Iterable
@@ -20,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from workloads.atomic import atomic_write
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs, integers
 from workloads.readers.lines import JsonLines, Record, source_of, stem_of
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
+from workloads.writers.text import write_lines
 
 SUMMARY = "prefix-cache-evolve's metadata, in and out"
 SUFFIXES = (".pce.jsonl",)
@@ -159,9 +158,7 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
                 request=row,
                 field=field,
             )
-    with atomic_write(Path(path)) as handle:
-        for row in range(trace.n_requests):
-            handle.write(json.dumps(_record(trace, row), separators=(",", ":")).encode() + b"\n")
+    write_lines(Path(path), (_record(trace, row) for row in range(trace.n_requests)), trace.n_requests)
 
 
 def _record(trace: Trace, row: int) -> Record:

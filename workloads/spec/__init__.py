@@ -1,6 +1,6 @@
 """Workload specifications: mixtures of generated traffic in YAML.
 
-A specification names families of :data:`workloads.synthetic.GENERATORS`, their parameters and weights, an arrival
+A specification names families or presets of :mod:`workloads.synthetic`, their parameters and weights, an arrival
 process and phases; :func:`generate` makes the trace. In a mixture, ``tenant`` numbers run on from source to source, so
 that a tenant tells its source (``provenance["sources"]`` has the ranges); ``request_type`` and ``priority`` are the
 family's own. The trace's provenance holds the whole specification.
@@ -17,8 +17,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from workloads import yaml_document
 from workloads.errors import TraceError, unknown_name
-from workloads.spec import document
 from workloads.spec.check import checked, family_parameters
 from workloads.spec.generation import generate as _generate
 from workloads.spec.schema import FORMAT, VERSION, Fields
@@ -36,6 +36,8 @@ __all__ = [
     "shipped",
     "shipped_spec",
 ]
+
+_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class WorkloadSpec:
 
     def to_yaml(self) -> str:
         """Return it as YAML, which :func:`parse_spec` reads as an equal specification."""
-        return document.write(self.fields.plain())
+        return yaml_document.write(self.fields.plain())
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], name: str = "specification") -> WorkloadSpec:
@@ -68,7 +70,7 @@ class WorkloadSpec:
         Raises:
             TraceError: listing all that is wrong.
         """
-        return cls(checked(document.Document(name, plain)))
+        return cls(checked(yaml_document.Document(name, plain)))
 
 
 def parse_spec(text: str | bytes, name: str = "specification") -> WorkloadSpec:
@@ -81,14 +83,14 @@ def parse_spec(text: str | bytes, name: str = "specification") -> WorkloadSpec:
     Raises:
         TraceError: listing everything wrong with it, each with line, field, expected, got and fix.
     """
-    return WorkloadSpec(checked(document.read(text, name)))
+    return WorkloadSpec(checked(yaml_document.read(text, name, _MAX_BYTES)))
 
 
 def load_spec(path: str | os.PathLike[str]) -> WorkloadSpec:
     """Read a specification from a file; errors as :func:`parse_spec`."""
     try:
         with open(path, "rb") as handle:
-            text = handle.read(document.MAX_BYTES + 1)
+            text = handle.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error} - fix: check the path") from None
     return parse_spec(text, str(path))

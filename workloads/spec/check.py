@@ -1,7 +1,7 @@
 """Everything that is wrong with a specification, at once.
 
-Knows how pydantic's findings are worded here, and the rules that span fields: families and their parameters, phases,
-tables. Must not know how traffic is made: what a family accepts, the family itself says, asked for one request.
+Knows the rules that span fields: families and their parameters, phases, tables. Must not know
+how traffic is made: what a family accepts, the family itself says, asked for one request.
 """
 
 from __future__ import annotations
@@ -12,32 +12,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from math import fsum
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from workloads import synthetic, yaml_model
 from workloads.errors import TraceError
-from workloads.spec.document import Document, Fault, FieldPath, shown, suggestion
 from workloads.spec.schema import Fields
-from workloads.synthetic import GENERATORS
 from workloads.trace import Trace
+from workloads.yaml_document import Document, Fault, FieldPath, shown, suggestion
 
 GIVEN = ("seed", "requests", "block_tokens")
 """Arguments of every family that a specification sets for all sources."""
 
 _LEAST = 1e-9
-_KINDS = {
-    "string": "text",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "list": "a list",
-    "dict": "a mapping",
-    "model": "a mapping",
-    "none": "nothing",
-}
 _STATED = re.compile(r"expected (.*), got ")
-_LIMITS = {"greater_than_equal": ">=", "greater_than": ">", "less_than_equal": "<=", "less_than": "<"}
 
 
 def checked(document: Document) -> Fields:
@@ -46,80 +35,14 @@ def checked(document: Document) -> Fields:
     Raises:
         TraceError: listing all faults, each with line, field, what was expected, what was found and the fix.
     """
-    raw = document.value
-    faults = list(document.faults)
-    fields: Fields | None = None
-    try:
-        fields = Fields.model_validate(raw)
-    except ValidationError as error:
-        faults += [_fault(dict(detail), raw) for detail in error.errors(include_url=False, include_context=True)]
-    if isinstance(raw, dict):
-        faults += [*_sources(raw), *_phases(raw), *_table(raw)]
-    if faults or fields is None:
-        raise document.refuse(faults)
-    return fields
+    return yaml_model.checked(document, Fields, _sources, _phases, _table)
 
 
 def family_parameters(family: Callable[..., Trace]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a family that a specification may give, by name."""
-    known = inspect.signature(family, eval_str=True).parameters
-    return {name: parameter for name, parameter in known.items() if name not in GIVEN}
-
-
-def _fault(detail: dict[str, Any], raw: Any) -> Fault:
-    """Word one finding of pydantic."""
-    path, kind, context = _path(detail["loc"], raw), detail["type"], detail.get("ctx") or {}
-    got = shown(detail["input"])
-    if kind == "missing":
-        return Fault(path, "this field", "nothing", f"add {path[-1]}:")
-    if kind == "extra_forbidden":
-        known = _fields_at(detail["loc"])
-        fix = suggestion(str(path[-1]), known, f"remove it; known are {', '.join(known)}")
-        return Fault(path, "no such field", repr(path[-1])[:60], fix)
-    if kind == "union_tag_not_found":
-        return Fault((*path, "process"), "the name of an arrival process", "nothing", "add process:")
-    if kind in ("union_tag_invalid", "literal_error"):
-        expected = context.get("expected_tags") or context["expected"]
-        named = (*path, "process") if kind == "union_tag_invalid" else path
-        tag = shown(context["tag"]) if kind == "union_tag_invalid" else got
-        words = [word.strip(" '") for word in str(expected).replace(" or ", ",").split(",")]
-        return Fault(named, str(expected), tag, suggestion(tag.strip("'"), words, "write one of those"))
-    if kind in _LIMITS:
-        limit = next(iter(context.values()))
-        return Fault(path, f"a number {_LIMITS[kind]} {limit:,}", got, "change the number")
-    if kind in ("too_short", "too_long", "string_too_short", "string_too_long"):
-        size = " ".join(f"{key.replace('_length', '')} {value:,}" for key, value in context.items() if "length" in key)
-        return Fault(path, f"a length of {size}", got, "lengthen it" if "short" in kind else "shorten it")
-    expected = _KINDS.get(kind.removesuffix("_type").removesuffix("_parsing"), "")
-    return Fault(path, expected or detail["msg"], got, f"write {expected}" if expected else "change it")
-
-
-def _path(location: tuple[str | int, ...], raw: Any) -> FieldPath:
-    """Return a pydantic location without the tags of unions, which stand in no file."""
-    path: list[str | int] = []
-    at = raw
-    for number, part in enumerate(location):
-        tag = number == 1 and location[0] == "arrivals" and isinstance(at, dict) and at.get("process") == part
-        if tag and (part not in at or number + 1 < len(location)):
-            continue
-        path.append(part)
-        inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
-        at = at[part] if inside else None
-    return tuple(path)
-
-
-def _fields_at(location: tuple[str | int, ...]) -> list[str]:
-    """Return the names that are known where an unknown one was found."""
-    schema: Any = Fields
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if schema is Fields and part in ("sources", "phases", "arrivals"):
-            annotation = Fields.model_fields[part].annotation
-            schema = annotation if part == "arrivals" else annotation.__args__[0]  # type: ignore[union-attr]
-        elif hasattr(schema, "__args__"):
-            schema = next(k for k in schema.__args__ if part in k.model_fields["process"].annotation.__args__)
-    return sorted(getattr(schema, "model_fields", {}))
+    kinds = get_type_hints(family)
+    known = [one for name, one in inspect.signature(family).parameters.items() if name not in GIVEN]
+    return {one.name: one.replace(annotation=kinds.get(one.name, one.empty)) for one in known}
 
 
 def _sources(raw: dict[str, Any]) -> Iterator[Fault]:
@@ -131,22 +54,23 @@ def _sources(raw: dict[str, Any]) -> Iterator[Fault]:
         family, given = source.get("family"), source.get("parameters", {})
         if not isinstance(family, str):
             continue
-        if family not in GENERATORS:
-            known = ", ".join(sorted(GENERATORS))
-            fix = suggestion(family, sorted(GENERATORS), "see kvevolve trace generate --list")
-            yield Fault((*path, "family"), f"a family ({known})", repr(family)[:60], fix)
+        known = [*synthetic.GENERATORS, *synthetic.PRESETS]
+        if family not in known:
+            expected = f"a family ({', '.join(sorted(synthetic.GENERATORS))}) or a preset"
+            fix = suggestion(family, known, "see kvevolve trace generate --list")
+            yield Fault((*path, "family"), expected, shown(family), fix)
         elif isinstance(given, dict):
             yield from _parameters(family, given, (*path, "parameters"))
 
 
 def _parameters(family: str, given: dict[str, Any], path: FieldPath) -> Iterator[Fault]:
     """Yield what is wrong with a family's parameters: first by its signature, then by its own word."""
-    known = family_parameters(GENERATORS[family])
+    known = family_parameters(synthetic.generator(family))
     usable: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
             fix = suggestion(name, sorted(known), f"remove it; {family} knows {', '.join(sorted(known)) or 'none'}")
-            yield Fault((*path, name), f"a parameter of {family}", repr(name)[:60], fix)
+            yield Fault((*path, name), f"a parameter of {family}", shown(name), fix)
         elif not _fits(value, known[name].annotation):
             expected = inspect.formatannotation(known[name].annotation)
             yield Fault((*path, name), expected, shown(value), f"see kvevolve trace generate --list {family}")
@@ -166,7 +90,7 @@ def _own_word(
     """Yield what a family itself refuses, asked for one request, until it refuses nothing or what it needs."""
     while True:
         try:
-            GENERATORS[family](0, requests=1, block_tokens=16, **usable)
+            synthetic.generator(family)(0, requests=1, block_tokens=16, **usable)
             return
         except TraceError as error:
             name = (error.field or "").partition(".")[0]
@@ -231,11 +155,11 @@ def _table(raw: dict[str, Any]) -> Iterator[Fault]:
             break
     if not any(rate >= _LEAST for rate in rates):
         yield Fault((*path, "rate_per_s"), f"a rate of at least {_LEAST:g}", "none", "give a window a rate")
-    if isinstance(end, int | float) and end <= starts[-1]:
+    if _number(end) and end <= starts[-1]:
         yield Fault((*path, "end_s"), f"an end after {starts[-1]:g}", f"{end:g}", "give the end of the last window")
     if arrivals.get("once") is True and arrivals.get("requests_per_s") is not None:
         yield Fault((*path, "once"), "once or requests_per_s", "both", "remove one: each sets the mean rate")
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

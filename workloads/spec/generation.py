@@ -11,12 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from workloads import combine, progress
+from workloads import combine, progress, synthetic
 from workloads.columns import I32, INT32_MAX
 from workloads.errors import TraceError
 from workloads.spec import timing
 from workloads.spec.schema import Fields
-from workloads.synthetic import GENERATORS
 from workloads.trace import Trace
 
 _ALL_ZERO = ("tenant", "request_type", "priority")  # left out by families where it is 0 throughout
@@ -54,7 +53,8 @@ def _source(fields: Fields, number: int, count: int) -> Trace:
     source = fields.sources[number]
     seed = source_seed(fields.seed, number, source.family)
     try:
-        trace = GENERATORS[source.family](seed, requests=count, block_tokens=fields.block_tokens, **source.parameters)
+        family = synthetic.generator(source.family)
+        trace = family(seed, requests=count, block_tokens=fields.block_tokens, **source.parameters)
     except TraceError as error:
         raise TraceError(f"{fields.name}: sources[{number}] ({source.family}): {error.message}") from None
     if trace.n_requests != count:

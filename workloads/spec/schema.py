@@ -5,11 +5,12 @@ Knows the fields, their kinds and ranges, and their defaults. Must not know YAML
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from workloads.columns import INT32_MAX
+from workloads.yaml_model import Strict
 
 FORMAT = "kvevolve-workload"
 VERSION = 1
@@ -19,11 +20,7 @@ NotNegative = Annotated[float, Field(ge=0, le=1e12)]
 Burstiness = Annotated[float, Field(ge=0.05, le=50)]
 
 
-class _Part(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Process(_Part):
+class _Process(Strict):
     """What all arrival processes share.
 
     Attributes:
@@ -122,21 +119,21 @@ class Table(_Shaped):
 Arrivals = Annotated[AsGenerated | Poisson | Renewal | Diurnal | Bursts | Table, Field(discriminator="process")]
 
 
-class Source(_Part):
+class Source(Strict):
     """One stream of traffic.
 
     Attributes:
-        family: A name in :data:`workloads.synthetic.GENERATORS`.
+        family: Name of a family or preset of :mod:`workloads.synthetic`.
         weight: Share of the requests, relative to the other sources'.
         parameters: Keyword arguments of the family.
     """
 
     family: str
     weight: Positive = 1.0
-    parameters: dict[str, JsonValue] = {}
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Phase(_Part):
+class Phase(Strict):
     """A stretch of the trace.
 
     Attributes:
@@ -150,7 +147,7 @@ class Phase(_Part):
     rate: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
 
 
-class Fields(_Part):
+class Fields(Strict):
     """The specification as it stands in the file; see :class:`workloads.spec.WorkloadSpec`."""
 
     format: Literal["kvevolve-workload"]
@@ -159,10 +156,10 @@ class Fields(_Part):
     seed: Annotated[int, Field(ge=0)] = 0
     requests: Annotated[int, Field(ge=1, le=INT32_MAX)] = 10_000
     block_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] = 16
-    about: dict[str, JsonValue] = {}
+    about: dict[str, JsonValue] = Field(default_factory=dict)
     arrivals: Arrivals = AsGenerated()
     sources: Annotated[list[Source], Field(min_length=1, max_length=1_000)]
-    phases: Annotated[list[Phase], Field(max_length=10_000)] = []
+    phases: Annotated[list[Phase], Field(max_length=10_000, default_factory=list)]
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as plain values; what was not given is left out."""

@@ -5,14 +5,13 @@ Knows files and encoding; must not know what the lines mean.
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from workloads import progress
-from workloads.atomic import atomic_write
+from workloads.writers.packed import packed_write
 
 try:
     import orjson
@@ -30,7 +29,7 @@ def dumps() -> Callable[[Any], bytes]:
 
 
 def write_lines(path: Path, lines: Iterable[Any], total: int) -> None:
-    """Write objects as lines; gzipped if the name ends in .gz, the same bytes every time.
+    """Write objects as lines; packed as the name says, the same bytes every time.
 
     Args:
         path: The file.
@@ -41,15 +40,11 @@ def write_lines(path: Path, lines: Iterable[Any], total: int) -> None:
         OSError: the file cannot be written.
     """
     line_of = dumps()
-    with atomic_write(path) as handle:
-        packed = gzip.GzipFile("", "wb", 6, handle, 0) if path.name.endswith(".gz") else None
-        target = packed or handle
+    with packed_write(path) as target:
         for done, line in enumerate(lines):
             target.write(line_of(line))
             if done % _TELL_LINES == 0:
                 progress.tell(f"writing {path.name}, requests", done, total)
-        if packed:
-            packed.close()
     progress.tell(f"writing {path.name}, requests", total, total)
 
 

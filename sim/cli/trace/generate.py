@@ -18,7 +18,9 @@ def add(actions: Any) -> None:
     action.add_argument("--seed", type=int, help="instead of the specification's")
     action.add_argument("--requests", type=int, help="instead of the specification's")
     action.add_argument("--block-tokens", type=int, help="instead of the specification's")
-    action.add_argument("--list", action="store_true", help="list families (SPEC: one, in full) and shipped names")
+    action.add_argument(
+        "--list", action="store_true", help="list families, presets (SPEC: one, in full) and shipped names"
+    )
     action.set_defaults(verb=_generate)
 
 
@@ -37,7 +39,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _families(only: str | None) -> str:
     from workloads import spec
-    from workloads.synthetic import GENERATORS, generator
+    from workloads.synthetic import GENERATORS, PRESETS, generator
 
     if only is not None:
         family = generator(only)
@@ -45,6 +47,8 @@ def _families(only: str | None) -> str:
     lines = ["families, with their parameters:"]
     for name, family in sorted(GENERATORS.items()):
         lines += [f"  {_signature(name, family)}", f"    {(inspect.getdoc(family) or '').splitlines()[0]}"]
+    lines += ["", "presets, families with other defaults:"]
+    lines += [f"  {name:<36} {preset.family}" for name, preset in PRESETS.items()]
     shipped = spec.shipped()
     lines += ["", "shipped specifications:", *(f"  {name}" for name in shipped or ["(none)"])]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sim.calibration import GOAL_SHARES, difference
 from sim.ladder import ladder
-from workloads import Trace, TraceError
+from workloads import Trace, TraceError, load
 from workloads import spec as specs
 from workloads.fitted import fit, fitted, kernels
 from workloads.fitted.fitting import even_clock
@@ -121,7 +121,7 @@ def test_the_same_arguments_make_the_same_trace(tables: dict):
 @pytest.mark.parametrize("requests", [1, 2, 37, 3_000])
 @pytest.mark.parametrize("block_tokens", [5, 512])
 def test_any_number_of_requests_and_block_size(tables: dict, requests: int, block_tokens: int):
-    made = fitted(5, requests, block_tokens, tables)
+    made = fitted(5, requests, block_tokens, tables=tables)
     assert (made.n_requests, made.block_tokens) == (requests, block_tokens)
     assert made.session is not None
     assert made.turn is not None
@@ -214,7 +214,7 @@ def test_more_references_than_fit_are_refused(tables: dict):
     huge["roots"]["beyond"] = [[{"start": 0, "blocks": [2e9, 2e9]}]]
     huge["roots"]["group"] = [0] * len(huge["roots"]["group"])
     with pytest.raises(TraceError, match="block references"):
-        fitted(1, 100, None, huge)
+        fitted(1, 100, tables=huge)
 
 
 def test_longer_prefixes_than_fit_are_refused(tables: dict):
@@ -222,7 +222,7 @@ def test_longer_prefixes_than_fit_are_refused(tables: dict):
     for prefix in huge["prefixes"]:
         prefix |= {"blocks": 2_000_000_000, "parent": -1}
     with pytest.raises(TraceError, match="common prefixes"):
-        fitted(1, 2, None, huge)
+        fitted(1, 2, tables=huge)
 
 
 @pytest.mark.parametrize("arguments", [{"requests": 0}, {"requests": 1.5}, {"block_tokens": 0}, {"seed": -1}])
@@ -232,8 +232,10 @@ def test_arguments_without_sense_are_refused(tables: dict, arguments: dict):
 
 
 def test_tables_are_needed():
-    with pytest.raises(TraceError, match="kvevolve trace fit"):
-        fitted(1)
+    with pytest.raises(TraceError, match="option 'tables' is needed"):
+        load("synthetic:fitted?seed=1")
+    with pytest.raises(TraceError, match=r"field 'sources\[0\].parameters.tables': expected this parameter"):
+        specification("mine", {"requests": 9, "block_tokens": 4}, {}).from_plain({"sources": [{"family": "fitted"}]})
 
 
 def test_specification_round_trip(tables: dict):

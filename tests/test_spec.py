@@ -299,7 +299,7 @@ def test_load_by_kind_name_and_contents(tmp_path: Path, monkeypatch: pytest.Monk
     assert shipped() == ["mine"]
     assert load("fitted:mine?requests=100&seed=4&block_tokens=16").fingerprint == other.fingerprint
     for spec, words in (
-        ("fitted:mien", "unknown fitted workload 'mien': did you mean 'mine'"),
+        ("fitted:mien", "unknown shipped specification 'mien': did you mean 'mine'"),
         ("fitted:mine?sed=1", "unknown option of fitted:mine 'sed': did you mean 'seed'"),
         ("fitted:mine?seed=-1", "mixture: field 'seed': expected a number >= 0, got -1"),
         (f"spec:{file}?requests=0", "mixture: field 'requests': expected a number >= 1, got 0"),

@@ -27,10 +27,7 @@ def fit(trace: Trace) -> dict[str, Any]:
 
 
 def fitted(
-    seed: int,
-    requests: int | None = None,
-    block_tokens: int | None = None,
-    tables: Mapping[str, Any] | None = None,
+    seed: int, requests: int | None = None, block_tokens: int | None = None, *, tables: Mapping[str, Any]
 ) -> Trace:
     """Traffic like that of a real trace, from tables fitted to it by `kvevolve trace fit`.
 
@@ -49,11 +46,6 @@ def fitted(
     from workloads.fitted.generator import generate
     from workloads.fitted.tables import checked
 
-    if tables is None:
-        raise TraceError(
-            "field 'tables': needed - fix: `kvevolve trace fit TRACE -o spec.yaml`, generate from that specification",
-            field="tables",
-        )
     known = checked(tables)
     sizes: dict[str, int] = {
         "requests": known.requests if requests is None else requests,

@@ -235,7 +235,7 @@ def test_tables_are_needed():
     with pytest.raises(TraceError, match="option 'tables' is needed"):
         load("synthetic:fitted?seed=1")
     with pytest.raises(TraceError, match=r"field 'sources\[0\].parameters.tables': expected this parameter"):
-        specification("mine", {"requests": 9, "block_tokens": 4}, {}).from_plain({"sources": [{"family": "fitted"}]})
+        specs.parse_spec("format: kvevolve-workload\nversion: 1\nname: x\nsources: [{family: fitted}]")
 
 
 def test_specification_round_trip(tables: dict):

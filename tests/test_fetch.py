@@ -182,3 +182,14 @@ def test_pins_match_the_real_files(trace_path: Callable[[str], Path]) -> None:
         data = trace_path(name).read_bytes()
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         assert hashlib.sha256(plain).hexdigest() == pins[name]
+
+
+def test_what_is_fetched_has_a_name_and_says_so() -> None:
+    for name, collection in fetch.COLLECTIONS.items():
+        for file in collection.files:
+            entry = locate.KNOWN_TRACES.get(file.trace)
+            if entry is None:
+                assert name in ("azure2023", "burstgpt")  # lengths only: no trace to load
+            else:
+                assert Path(file.path).name in entry.files
+                assert (entry.collection, entry.licence) == (name, collection.licence)

@@ -30,6 +30,7 @@ class KnownTrace:
         source: Where it comes from, with the revision.
         licence: Under which it may be used, as an SPDX expression.
         citation: What to cite.
+        collection: What ``kvevolve trace fetch`` downloads it with; empty if it cannot.
     """
 
     name: str
@@ -40,6 +41,7 @@ class KnownTrace:
     source: str = ""
     licence: str = ""
     citation: str = ""
+    collection: str = ""
 
     @property
     def origin(self) -> dict[str, str]:
@@ -48,6 +50,7 @@ class KnownTrace:
 
 
 _FAST25 = "github.com/kvcache-ai/Mooncake@3b5a594 FAST25-release"
+_WANG = "Wang et al., KVCache Cache in the Wild, USENIX ATC'25, arXiv 2506.02634"
 _QIN = "Qin et al., Mooncake: Trading More Storage for Less Computation, USENIX FAST'25"
 
 
@@ -55,7 +58,14 @@ def _mooncake(name: str, stem: str, folder: str = "traces") -> KnownTrace:
     """Return the entry of a trace of the FAST'25 release."""
     files = (f"{stem}.jsonl.gz", f"{stem}.jsonl")
     source = f"{_FAST25}/{folder}/{stem}.jsonl"
-    return KnownTrace(name, "mooncake", files, note="b512", source=source, licence="Apache-2.0", citation=_QIN)
+    return KnownTrace(name, "mooncake", files, {}, "b512", source, "Apache-2.0", _QIN, "mooncake")
+
+
+def _bailian(name: str, stem: str) -> KnownTrace:
+    """Return the entry of one of Alibaba Bailian's traces."""
+    source = f"github.com/alibaba-edu/qwen-bailian-usagetraces-anon@5f7439c5 {stem}_blksz_16.jsonl"
+    files = (f"{stem}_blksz_16.jsonl", f"{stem}_blksz_16.jsonl.gz")
+    return KnownTrace(name, "bailian", files, {}, "b16, re-keyed", source, "Apache-2.0", _WANG, "bailian")
 
 
 _WEKA = {"window_s": 14_400.0, "max_gap_s": 300.0, "shared_prefix": True, "block_tokens": 512, "seed": 0}
@@ -64,6 +74,10 @@ _ENTRIES = (
     _mooncake("mooncake_synthetic", "synthetic_trace"),
     _mooncake("mooncake_toolagent", "toolagent_trace"),
     _mooncake("mooncake_arxiv", "mooncake_trace", "arxiv-trace"),
+    _bailian("bailian_a", "qwen_traceA"),
+    _bailian("bailian_b", "qwen_traceB"),
+    _bailian("bailian_coder", "qwen_coder"),
+    _bailian("bailian_thinking", "qwen_thinking"),
     KnownTrace(
         "mooncake_toolagent_1000",
         "mooncake",
@@ -182,9 +196,11 @@ def require(name: str) -> Path:
     """
     path = find(name)
     if path is None:
+        entry = known_trace(name)
+        fetch = f", or fetch it: kvevolve trace fetch {entry.collection} --only {name}" if entry.collection else ""
         searched = ", ".join(str(folder) for folder in trace_dirs()) or "no folder (none exists)"
         raise TraceError(
             f"trace {name!r} not found in {searched} - fix: set ${TRACES_VARIABLE} to the folder that holds"
-            f" {name}/{known_trace(name).files[0]}, or fetch the Mooncake traces with: kvevolve trace fetch mooncake"
+            f" {name}/{entry.files[0]}{fetch}"
         )
     return path

@@ -21,6 +21,7 @@ from sim.lru_curve import stack_distances
 from sim.reuse import SHARES
 from sim.tables import table
 from workloads.progress import tell
+from workloads.statistics import hit_blocks, ks_distance, previous_use, reuse_gaps_s
 from workloads.trace import Trace
 
 Values = npt.NDArray[np.float64]
@@ -71,14 +72,10 @@ def profile(trace: Trace) -> Profile:
     used = np.bincount(trace.block_ids, minlength=trace.n_blocks)
     distances = stack_distances(trace)
     found = distances != replay.NONE
-    ends = np.concatenate(([0], np.cumsum(found)))[trace.offsets]
-    hits = np.diff(ends)
-    request = np.repeat(np.arange(trace.n_requests), np.diff(trace.offsets))
-    again = np.flatnonzero(trace.next_use < trace.n_refs)
-    waited = trace.arrival_s[request[trace.next_use[again]]] - trace.arrival_s[request[again]]
+    hits = hit_blocks(trace, ~found)
     samples: dict[str, npt.NDArray[Any]] = {
         "reuse distance": distances[found],
-        "return time": waited,
+        "return time": reuse_gaps_s(trace, previous_use(trace)),
         "sharing depth": hits[hits > 0],
         "prompt length": trace.input_tokens,
         "output length": trace.output_tokens,
@@ -110,15 +107,6 @@ def _quantiles(values: npt.NDArray[Any]) -> Values:
         return np.zeros(0)
     ranks = np.linspace(0, len(values) - 1, GRID).round().astype(np.int64)
     return np.sort(values)[ranks].astype(np.float64)
-
-
-def ks_distance(one: Values, other: Values) -> float:
-    """Return the Kolmogorov-Smirnov distance of two samples, 0 (alike) to 1; 1 if only one is empty."""
-    if not len(one) or not len(other):
-        return float(len(one) != len(other))
-    at = np.concatenate((one, other))
-    below = [np.searchsorted(np.sort(sample), at, side="right") / len(sample) for sample in (one, other)]
-    return float(np.abs(below[0] - below[1]).max())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ import pytest
 from sim.calibration import calibrated
 from sim.cli import main
 from sim.ladder import fifo, ladder
-from sim.realism import DISTRIBUTIONS, ks_distance, realism
+from sim.realism import DISTRIBUTIONS, realism
 from workloads import Trace
 from workloads.fitted import fit, fitted
 from workloads.spec import find_spec
+from workloads.statistics import ks_distance
 from workloads.synthetic import chat
 
 

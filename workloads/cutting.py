@@ -44,6 +44,27 @@ def between(trace: Trace, from_s: float | None = None, to_s: float | None = None
     return trace.slice(start, stop, f"{trace.name}[{low:g}s:{high:g}s]")
 
 
+def within(trace: Trace, low: float, high: float) -> Trace:
+    """Return the requests that arrive in [low, high) of the time from first to last arrival, arrival times kept.
+
+    Ranges that do not overlap give traces that share no request.
+
+    Args:
+        trace: The trace.
+        low: Lower end, 0..1.
+        high: Upper end; 1 includes the last arrival.
+
+    Raises:
+        TraceError: no request within.
+    """
+    cuts = [trace.arrival_s[0] + trace.span_s * share for share in (low, high)]
+    start, stop = np.searchsorted(trace.arrival_s, cuts, side="left").tolist()
+    stop = trace.n_requests if high >= 1 else stop
+    if start >= stop:
+        raise TraceError(f"{trace.name}: no request from {low:.6g} to {high:.6g} of the time - fix: use a wider range")
+    return trace.slice(start, stop)
+
+
 def hashed(trace: Trace, low: float, high: float, seed: int = 0) -> Trace:
     """Return the sessions (without: prefix families) whose hash lies in [low, high), arrival times kept.
 

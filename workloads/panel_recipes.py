@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from workloads import formats, locate
+from workloads.cutting import within
 from workloads.errors import TraceError
 from workloads.loading import load
 from workloads.panel_cache import cached
@@ -43,21 +42,11 @@ def _made(entry: TraceEntry, spec: str, steps: dict[str, object]) -> Trace:
     else:
         trace = load(spec)
     if "time" in entry.cut:
-        trace = _cut_time(trace, *entry.cut["time"])
+        trace = within(trace, *entry.cut["time"])
     elif "requests" in entry.cut:
         start, stop = entry.cut["requests"]
         trace = trace.slice(start or 0, trace.n_requests if stop is None else stop)
     return trace.renamed(entry.name, {"panel": steps})
-
-
-def _cut_time(trace: Trace, low: float, high: float) -> Trace:
-    """Return the requests that arrive within a range of the span; one exactly at a cut goes to the later part."""
-    cuts = [trace.arrival_s[0] + trace.span_s * share for share in (low, high)]
-    start, stop = np.searchsorted(trace.arrival_s, cuts, side="left").tolist()
-    stop = trace.n_requests if high >= 1 else stop
-    if start >= stop:
-        raise TraceError(f"{trace.name}: no request from {low:.6g} to {high:.6g} of the time - fix: use a wider range")
-    return trace.slice(start, stop)
 
 
 def _placed(source: str, folder: Path) -> str:

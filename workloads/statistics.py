@@ -16,14 +16,13 @@ import numpy.typing as npt
 
 from workloads.columns import F64, I32, I64, Bool
 from workloads.errors import TraceError
+from workloads.materialise import DECODE_TOKENS_PER_S
 
 if TYPE_CHECKING:
     from workloads.trace import Trace
 
 LENGTHS = (10, 50, 90, 99)
 GAPS = (10, 25, 50, 75, 90, 99)
-DECODE_TOKENS_PER_S = 40.0
-"""Assumed where a duration of a request is needed; `workloads.materialise` assumes the same."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +287,15 @@ def most_at_once(starts: F64, ends: F64) -> int:
         return 0
     begun = np.arange(1, len(starts) + 1)
     return int((begun - np.searchsorted(np.sort(ends), np.sort(starts), side="left")).max())
+
+
+def ks_distance(one: F64, other: F64) -> float:
+    """Return the Kolmogorov-Smirnov distance of two samples, 0 (alike) to 1; 1 if only one is empty."""
+    if not len(one) or not len(other):
+        return float(len(one) != len(other))
+    at = np.concatenate((one, other))
+    below = [np.searchsorted(np.sort(sample), at, side="right") / len(sample) for sample in (one, other)]
+    return float(np.abs(below[0] - below[1]).max())
 
 
 def _recorded(trace: Trace) -> Spread | None:

@@ -34,6 +34,16 @@ MODEL = "for capacities in memory: a model's name, its config.json (?cache_dtype
 MODEL += "per token"
 
 
+def share(text: str) -> float:
+    """Return a share written 10% or 0.1.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    number = text.strip()
+    return float(number.removesuffix("%")) / (100.0 if number.endswith("%") else 1.0)
+
+
 def add_capacity(verb: Any) -> None:
     """Add one cache size."""
     text = "blocks, a share of the distinct blocks, or memory: 40GiB with --model (default: 5%%)"

@@ -21,6 +21,7 @@ from sim.cli.arguments import (
     executor_of,
     in_blocks,
     replay_options,
+    share,
 )
 from sim.meter import Meter
 
@@ -111,7 +112,7 @@ def _reporter() -> Callable[[Progress], None]:
 
 def _share(text: str) -> float:
     try:
-        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        return share(text)
     except ValueError:
         raise ValueError(f"--sample {text!r}: give a share, for example 10% or 0.1") from None
 

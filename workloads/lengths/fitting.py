@@ -13,6 +13,7 @@ import numpy as np
 from workloads.columns import F64, I32
 from workloads.errors import TraceError
 from workloads.lengths.trace import LengthTrace, RateTrace
+from workloads.statistics import ks_distance
 from workloads.synthetic.draws import stream, weibull_shape
 
 PROBABILITIES = np.unique(np.round([*np.linspace(0, 0.99, 100), *np.linspace(0.99, 1, 11)], 4))
@@ -131,15 +132,8 @@ def _gaps(trace: LengthTrace, edges: F64, rates: F64) -> tuple[float, str, dict[
         "gamma": rng.gamma(spread**-2, spread**2, _SAMPLE),
         "weibull": rng.weibull(shape, _SAMPLE) / gamma(1 + 1 / shape),
     }
-    distances = {kind: round(_distance(gaps, sample), 4) for kind, sample in samples.items()}
+    distances = {kind: round(ks_distance(gaps, sample), 4) for kind, sample in samples.items()}
     return spread, min(distances, key=lambda kind: distances[kind]), distances
-
-
-def _distance(one: F64, two: F64) -> float:
-    """Return the largest difference of two samples' cumulative distributions."""
-    points = np.concatenate((one, two))
-    below = [np.searchsorted(np.sort(sample), points, side="right") / len(sample) for sample in (one, two)]
-    return float(np.abs(below[0] - below[1]).max())
 
 
 def _facts(trace: LengthTrace) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import numpy as np
 from workloads.columns import I64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
+from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.readers.assemble import REPAIRS, Rows, assemble, checked_repairs, integers, recorded_lengths
 from workloads.readers.chats import Chats
 from workloads.readers.lines import JsonLines, Record, source_of, stem_of
@@ -82,7 +83,7 @@ def read(
     repair: str | Iterable[str] = (),
     partial_tail: str = "drop",
     prompts: str = "full",
-    decode_tokens_per_s: float = 40.0,
+    decode_tokens_per_s: float = DECODE_TOKENS_PER_S,
     window_s: float | None = None,
     seed: int = 0,
 ) -> Trace:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.synthetic.arguments import begin
-from workloads.synthetic.dialogue import DECODE_TOKENS_PER_S
 from workloads.synthetic.draws import Popularity, length, lengths, turns, wait_s
 from workloads.synthetic.prompts import ROOT, PromptTree, RequestLog
 from workloads.synthetic.starts import starts, steady

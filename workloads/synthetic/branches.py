@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.synthetic.arguments import begin
-from workloads.synthetic.dialogue import DECODE_TOKENS_PER_S
 from workloads.synthetic.draws import Popularity, length, turns, wait_s
 from workloads.synthetic.prompts import ROOT, RequestLog
 from workloads.synthetic.starts import starts, steady

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.synthetic.arguments import begin
 from workloads.synthetic.draws import Popularity, gap_s, length, lengths, turns, wait_s
 from workloads.synthetic.prompts import ROOT, RequestLog
 from workloads.trace import Trace
 
-DECODE_TOKENS_PER_S = 40.0
 OVERHANG = 1.15  # sessions are drawn until this many times the requests exist, so the end is not a drain
 
 

@@ -5,8 +5,8 @@ Knows thinking, answers and bursts. Must not know tools.
 
 from __future__ import annotations
 
+from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.synthetic.arguments import begin
-from workloads.synthetic.dialogue import DECODE_TOKENS_PER_S
 from workloads.synthetic.draws import Popularity, length, lengths, turns, wait_s
 from workloads.synthetic.prompts import ROOT
 from workloads.synthetic.starts import starts, steady

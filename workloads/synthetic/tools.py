@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workloads.materialise import DECODE_TOKENS_PER_S
 from workloads.synthetic.arguments import begin
-from workloads.synthetic.dialogue import DECODE_TOKENS_PER_S, OVERHANG
+from workloads.synthetic.dialogue import OVERHANG
 from workloads.synthetic.draws import Popularity, gap_s, length, lengths, turns, wait_s
 from workloads.synthetic.prompts import ROOT, RequestLog
 from workloads.trace import Trace

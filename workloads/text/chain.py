@@ -79,7 +79,7 @@ class Path:
         """Return the prompt so far with an ending, which is not kept."""
         kept = self._digest, self._rest, self._tokens
         ids = [*self._ids, *self._advance(ending)]
-        tail = int.from_bytes(self._chains.names.digest(self._digest + self._rest)[:8], "big") >> 1
+        tail = self._chains.names.number(self._digest + self._rest)
         found = Prompt(ids, tail if self._rest else None, self._tokens)
         self._digest, self._rest, self._tokens = kept
         return found

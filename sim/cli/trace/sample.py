@@ -10,7 +10,7 @@ import argparse
 import sys
 from typing import Any
 
-from sim.cli.arguments import add_trace
+from sim.cli.arguments import add_trace, share
 from sim.cli.trace import output
 
 
@@ -19,15 +19,11 @@ def add(actions: Any) -> None:
     action = actions.add_parser("sample", help="keep a share of the sessions", description=__doc__)
     add_trace(action)
     output.add_output(action)
-    action.add_argument("--share", type=_share, default=0.1, help="share of the groups kept: 10%% or 0.1 (the default)")
+    action.add_argument("--share", type=share, default=0.1, help="share of the groups kept: 10%% or 0.1 (the default)")
     action.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
     action.add_argument("--spatial", action="store_true", help="by hash: nested samples, for scaled-down caches")
     action.add_argument("--sessions-only", action="store_true", help="refuse a trace without sessions")
     action.set_defaults(verb=_sample)
-
-
-def _share(text: str) -> float:
-    return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
 
 
 def _sample(options: argparse.Namespace) -> int:

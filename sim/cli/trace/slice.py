@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sim.cli.arguments import add_trace
+from sim.cli.arguments import add_trace, share
 from sim.cli.trace import output
 
 
@@ -30,7 +30,7 @@ def add(actions: Any) -> None:
 
 def _slice(options: argparse.Namespace) -> int:
     from workloads import load
-    from workloads.cutting import between, hashed
+    from workloads.cutting import between, hashed, within
 
     given = (options.requests, options.from_s, options.to_s, options.fraction, options.session_hash)
     if all(value is None for value in given):
@@ -45,8 +45,7 @@ def _slice(options: argparse.Namespace) -> int:
     if options.from_s is not None or options.to_s is not None:
         trace = between(trace, options.from_s, options.to_s)
     if options.fraction:
-        low, high = _range(options.fraction, "--fraction", 0.0, 1.0)
-        trace = between(trace, low * trace.span_s, None if high >= 1 else high * trace.span_s)
+        trace = within(trace, *_range(options.fraction, "--fraction", 0.0, 1.0))
     if options.session_hash:
         trace = hashed(trace, *_range(options.session_hash, "--session-hash", 0.0, 1.0), options.seed)
     return output.write(trace, options)
@@ -64,6 +63,4 @@ def _range(text: str, name: str, low: float, high: float) -> tuple[float, float]
 
 
 def _number(text: str, default: float) -> float:
-    if not text.strip():
-        return float(default)
-    return float(text.strip().removesuffix("%")) / (100.0 if text.strip().endswith("%") else 1.0)
+    return share(text) if text.strip() else float(default)

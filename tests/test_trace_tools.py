@@ -13,7 +13,7 @@ from small_traces import dialogue_trace, hand_trace, random_traces
 
 from workloads import Trace, TraceError, sampling, validation
 from workloads.combine import merge
-from workloads.cutting import between, coarsened, hashed
+from workloads.cutting import between, coarsened, hashed, within
 from workloads.scaling import cloned, compressed
 from workloads.statistics import first_uses, hit_blocks
 
@@ -34,6 +34,13 @@ def prompts_of(trace: Trace) -> list[list[int]]:
 def hits_of(trace: Trace) -> list[int]:
     """Return the blocks each request hits in an infinite cache."""
     return hit_blocks(trace, first_uses(trace)).tolist()
+
+
+def test_a_request_at_the_cut_belongs_to_the_later_part():
+    parts = [within(SESSIONS, low, high) for low, high in ((0, 1 / 3), (1 / 3, 0.5), (0.5, 1))]  # cuts at 30 and 40 s
+    assert [part.arrival_s.tolist() for part in parts] == [[10, 20], [30], [50, 60, 70]]
+    with pytest.raises(TraceError, match="no request from 0.4 to 0.5 of the time"):
+        within(SESSIONS, 0.4, 0.5)
 
 
 @given(random_traces(), st.floats(0, 2), st.floats(0.01, 2))

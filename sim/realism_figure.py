@@ -14,10 +14,10 @@ from sim.reuse import SHARES
 COLOURS = {"optimum": "black", "lru": "#0072B2", "fifo": "#D55E00"}
 NAMES = {"optimum": "optimum", "lru": "LRU", "fifo": "FIFO"}
 PANELS = {
-    "reuse distance": ("reuse distance (blocks)", 1.0, True),
-    "return time": ("return time (s)", 1.0, True),
-    "sharing depth": ("blocks shared with earlier prompts", 1.0, True),
-    "prompt length": ("prompt length (tokens)", 1.0, True),
+    "reuse distance": "reuse distance (blocks)",
+    "return time": "return time (s)",
+    "sharing depth": "blocks shared with earlier prompts",
+    "prompt length": "prompt length (tokens)",
 }
 
 
@@ -31,8 +31,8 @@ def draw(found: Realism, path: Path) -> None:
     figure = plotting.new_figure(11.5, 6.6, layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     _curves(axes[0], found)
-    for panel, (name, (label, scale, log)) in zip(axes[1:5], PANELS.items(), strict=True):
-        _distribution(panel, found, name, label, scale, log)
+    for panel, (name, label) in zip(axes[1:5], PANELS.items(), strict=True):
+        _distribution(panel, found, name, label)
     _arrivals(axes[5], found)
     seeds = ", ".join(map(str, found.seeds))
     figure.suptitle(f"{found.real.name}: real (lines) and fitted (dots, thin lines; seeds {seeds})", fontsize=11)
@@ -55,16 +55,16 @@ def _curves(axes: Any, found: Realism) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def _distribution(axes: Any, found: Realism, name: str, label: str, scale: float, log: bool) -> None:
+def _distribution(axes: Any, found: Realism, name: str, label: str) -> None:
     share = np.linspace(0, 100, len(found.real.distributions[name]))
     for made in found.made:
         values = made.distributions[name]
-        axes.plot(scale * values, np.linspace(0, 100, len(values)), color="#D55E00", linewidth=0.9)
-    axes.plot(scale * found.real.distributions[name], share, color="black", linewidth=1.6)
+        axes.plot(values, np.linspace(0, 100, len(values)), color="#D55E00", linewidth=0.9)
+    axes.plot(found.real.distributions[name], share, color="black", linewidth=1.6)
     positive = [value for one in (found.real, *found.made) for value in one.distributions[name] if value > 0]
-    if log and positive:
+    if positive:
         axes.set_xscale("log")
-        axes.set_xlim(left=max(scale * min(positive), scale * max(positive) * 1e-6))
+        axes.set_xlim(left=max(min(positive), max(positive) * 1e-6))
     axes.text(0.03, 0.93, f"KS {found.distances(name).mean():.3f}", transform=axes.transAxes, fontsize=9)
     _label(axes, label, "at most so much (%)")
 

@@ -19,7 +19,7 @@ from workloads import progress
 from workloads.statistics import first_uses, previous_use, reuse_gaps_s
 from workloads.trace import Trace
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+BLUE, GREEN = "#0072B2", "#009E73"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,

@@ -33,6 +33,7 @@ stale_popularity    documents once popular: kills LFU without aging
 id_churn            an id near the head changes, and every prefix dies
 zero_reuse          the control: nothing is ever reused
 measured_lengths    independent requests with measured lengths
+fitted              a real trace, from tables that `kvevolve trace fit` made of it
 ==================  ====================================================================================
 """
 

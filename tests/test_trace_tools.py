@@ -39,7 +39,7 @@ def hits_of(trace: Trace) -> list[int]:
 def test_a_request_at_the_cut_belongs_to_the_later_part():
     parts = [within(SESSIONS, low, high) for low, high in ((0, 1 / 3), (1 / 3, 0.5), (0.5, 1))]  # cuts at 30 and 40 s
     assert [part.arrival_s.tolist() for part in parts] == [[10, 20], [30], [50, 60, 70]]
-    with pytest.raises(TraceError, match="no request from 0.4 to 0.5 of the time"):
+    with pytest.raises(TraceError, match=r"no request from 0\.4 to 0\.5 of the time"):
         within(SESSIONS, 0.4, 0.5)
 
 

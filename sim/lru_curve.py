@@ -52,21 +52,21 @@ def stack_distances(trace: Trace) -> npt.NDArray[np.uint32]:
     return found
 
 
-def lru_curve(trace: Trace, first_counted: int = 0, last_token: bool = True) -> LruCurve:
+def lru_curve(trace: Trace, first_counted: int = 0) -> LruCurve:
     """Return the hit curve of LRU over independent blocks.
+
+    The block with a prompt's last token never counts: engines always recompute it. `sim.reuse` counts it, as the
+    literature does.
 
     Args:
         trace: What is replayed.
         first_counted: Requests before this one warm the cache up and are not counted.
-        last_token: Never count the block with a prompt's last token: engines always recompute it. Off for the plain
-            independent-object curve of the literature.
     """
     distances = stack_distances(trace)
     counted = distances != replay.NONE
     counted[: trace.offsets[first_counted]] = False
-    if last_token:
-        exact = (trace.input_tokens > 0) & (trace.input_tokens % trace.block_tokens == 0)
-        counted[trace.offsets[1:][exact] - 1] = False
+    exact = (trace.input_tokens > 0) & (trace.input_tokens % trace.block_tokens == 0)
+    counted[trace.offsets[1:][exact] - 1] = False
     hits = np.bincount(distances[counted], minlength=trace.n_blocks + 1).cumsum()
     tokens = int(trace.input_tokens[first_counted:].sum(dtype=np.int64))
     return LruCurve(hits, tokens, trace.block_tokens)

@@ -1,11 +1,10 @@
-"""Sessions on one clock: the procedure by hand, and the published timelines W1-W4, L1, L2, T1."""
+"""Sessions on one clock: the procedure by hand, and the published timelines W1 and W3."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from workloads import SessionSet, Trace, TraceError, chains, materialise, runs
 from workloads.readers import kvsess1
 from workloads.sessions import hash_share
+from workloads.statistics import measure
 
 HOUR_S = 3600.0
 
@@ -187,33 +187,18 @@ def test_runs_expand_coarsen_and_check_as_single_ids_do(rows: list[list[tuple[in
 
 # ---- published timelines (traces.md sections 4 and 7) ------------------------------------------------------------
 
-W = "cc_weka_v8?window_s=86400&max_gap_s=none"
-TIMELINES = {  # spec: requests, span s, references, distinct, hit % with an infinite cache, same over the 2nd half
-    f"{W}&shared_prefix=0": (29_622, 169_291, 6_744_495, 255_433, 96.21, 96.30),  # W2
-    W: (29_622, 169_291, 6_744_495, 248_399, 96.32, 96.41),  # W3
-    "cc_weka_v8": (29_622, 36_223, 6_744_495, 248_399, 96.32, 96.68),  # W4
-    "lmcache_agent": (1_805, 1_443, 295_842, 59_487, 79.89, 91.06),  # L1
-    "lmcache_agent?window_s=none&use_recorded_starts=1": (1_805, 1_761_000_060, 295_842, 59_487, 79.89, 84.50),  # L2
-    "taubench_airline": (2_454, 790, 480_010, 35_030, 92.70, 93.23),  # T1
-}
 
-
-def first_uses(trace: Trace) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return bool[n_refs]: whether a reference is its block's first."""
-    first = np.zeros(trace.n_refs, np.bool_)
-    first[np.unique(trace.block_ids, return_index=True)[1]] = True
-    return first
-
-
-@pytest.mark.parametrize("spec", sorted(TIMELINES))
-def test_published_timelines(real_trace: Callable[[str], Trace], spec: str) -> None:
-    requests, span_s, refs, blocks, infinite, second_half = TIMELINES[spec]
-    trace = real_trace(spec)
-    assert (trace.n_requests, round(trace.span_s), trace.n_refs, trace.n_blocks) == (requests, span_s, refs, blocks)
-    hits = ~first_uses(trace)
-    late = int(trace.offsets[requests // 2])
-    assert round(100 * hits.mean(), 2) == infinite
-    assert round(100 * hits[late:].mean(), 2) == second_half
+def test_w3_is_w2_with_fewer_blocks(real_trace: Callable[[str], Trace]) -> None:
+    """The other timelines are in test_statistics.py."""
+    trace = real_trace("cc_weka_v8?window_s=86400&max_gap_s=none")
+    assert (trace.n_requests, round(trace.span_s), trace.n_refs, trace.n_blocks) == (
+        29_622,
+        169_291,
+        6_744_495,
+        248_399,
+    )
+    found = measure(trace)
+    assert (round(100 * found.infinite_hit, 2), round(100 * found.infinite_hit_2nd_half, 2)) == (96.32, 96.41)
 
 
 def test_w1_has_the_published_size(trace_path: Callable[[str], Path]) -> None:
@@ -221,40 +206,3 @@ def test_w1_has_the_published_size(trace_path: Callable[[str], Path]) -> None:
     sessions = kvsess1.read(trace_path("cc_weka_v8"))
     assert int(sessions.run_lengths.sum()) == 54_059_641
     assert (sessions.n_sessions, int((sessions.agent > 0).sum())) == (455, 250)
-
-
-@pytest.mark.parametrize(
-    ("spec", "quantiles"), [("cc_weka_v8", (19, 40, 122, 300)), (f"{W}&shared_prefix=0", (20, 41, 127, 1500))]
-)
-def test_published_reuse_gaps(real_trace: Callable[[str], Trace], spec: str, quantiles: tuple[int, ...]) -> None:
-    trace = real_trace(spec)
-    arrival_s = np.repeat(trace.arrival_s, trace.full_blocks)
-    again = np.flatnonzero(trace.next_use < trace.n_refs)
-    gaps = arrival_s[trace.next_use[again]] - arrival_s[again]
-    assert [round(q) for q in np.percentile(gaps, [50, 75, 90, 99])] == list(quantiles)
-
-
-def lru_hit_percent(trace: Trace, capacity: int) -> float:
-    """LRU as traces.md section 4 defines it: look up, touch all blocks tail first, evict from the cold end."""
-    cache: OrderedDict[int, None] = OrderedDict()
-    hits = 0
-    ids = trace.block_ids.tolist()
-    bounds = trace.offsets.tolist()
-    for i in range(trace.n_requests):
-        path = ids[bounds[i] : bounds[i + 1]]
-        hits += next((depth for depth, block in enumerate(path) if block not in cache), len(path))
-        for block in reversed(path):
-            cache[block] = None
-            cache.move_to_end(block)
-        while len(cache) > capacity:
-            cache.popitem(last=False)
-    return round(100 * hits / trace.n_refs, 2)
-
-
-@pytest.mark.parametrize(
-    ("spec", "fraction", "percent"),
-    [("lmcache_agent", 0.01, 27.19), ("lmcache_agent", 0.1, 79.39), ("taubench_airline", 0.05, 56.81)],
-)
-def test_published_lru(real_trace: Callable[[str], Trace], spec: str, fraction: float, percent: float) -> None:
-    trace = real_trace(spec)
-    assert lru_hit_percent(trace, int(fraction * trace.n_blocks)) == percent

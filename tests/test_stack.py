@@ -1,34 +1,34 @@
-"""LRU stack distances against caches replayed with a dict, the published table, and vLLM's own LRU."""
+"""LRU stack distances against caches replayed with a dict, and vLLM's own LRU; published ones: test_statistics.py."""
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import OrderedDict
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_traces import hand_trace, random_traces
 
 from sim.core import replay, stack
 from sim.lru_curve import lru_curve
+from sim.reuse import Reuse
 from sim.simulation import simulate
-from workloads.chains import densify
-
-CONVERSATION = {0.1: 4.19, 0.5: 4.40, 1: 5.25, 2: 7.92, 5: 19.58, 10: 27.89, 20: 34.53, 50: 36.31}
-"""LRU hits in % of block references by capacity in % of distinct blocks."""
 
 
-def replayed_lru(trace, capacity: int, first_counted: int = 0) -> int:
-    """Return the hits of an LRU dict: look a request up, then use its blocks last to first, then trim."""
+def replayed_lru(trace, capacity: int, first_counted: int = 0, last_token: bool = True) -> int:
+    """Return the hits of an LRU dict: look a request up, then use its blocks last to first, then trim.
+
+    Without `last_token` the block with a prompt's last token is looked up, but never counts.
+    """
     cache: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for i in range(trace.n_requests):
         blocks = trace.block_ids[trace.offsets[i] : trace.offsets[i + 1]].tolist()
-        hits += sum(block in cache for block in blocks) * (i >= first_counted)
+        found = [block in cache for block in blocks]
+        if not last_token:
+            found = found[: max(int(trace.input_tokens[i]) - 1, 0) // trace.block_tokens]
+        hits += sum(found) * (i >= first_counted)
         for block in reversed(blocks):
             cache[block] = None
             cache.move_to_end(block)
@@ -37,13 +37,13 @@ def replayed_lru(trace, capacity: int, first_counted: int = 0) -> int:
     return hits
 
 
-@settings(max_examples=300)
 @given(random_traces(), st.integers(0, 3))
-def test_the_curve_equals_a_replay_at_every_capacity(trace, first_counted):
+def test_the_curves_equal_a_replay_at_every_capacity(trace, first_counted):
     first_counted = min(first_counted, trace.n_requests)
-    curve = lru_curve(trace, first_counted, last_token=False)
-    expected = [replayed_lru(trace, capacity, first_counted) for capacity in range(trace.n_blocks + 2)]
-    assert [curve.hit_blocks(capacity) for capacity in range(trace.n_blocks + 2)] == expected
+    curve, reuse = lru_curve(trace, first_counted), Reuse(trace)
+    for capacity in range(trace.n_blocks + 2):
+        assert curve.hit_blocks(capacity) == replayed_lru(trace, capacity, first_counted, last_token=False)
+        assert round(reuse.lru(capacity) * trace.n_refs) == replayed_lru(trace, capacity)
 
 
 def test_distances_survive_many_compactions():
@@ -59,13 +59,6 @@ def test_distances_survive_many_compactions():
         assert found[a:b].tolist() == expected
         fresh = ids[a:b].tolist()
         recency = fresh + [x for x in recency if x not in set(fresh)]
-
-
-def test_the_last_token_is_recomputed():
-    trace = hand_trace([[0, 1], [0, 1]], [20, 20])
-    assert lru_curve(trace).hit_blocks(2) == 1
-    assert lru_curve(trace, last_token=False).hit_blocks(2) == 2
-    assert lru_curve(trace).hit_rate(2) == 10 / 40
 
 
 @settings(max_examples=200)
@@ -86,30 +79,3 @@ def test_vllm_is_no_stack_algorithm():
     assert [simulate(trace, "vllm", capacity).hit_blocks for capacity in (6, 7)] == [2, 0]
     hits = lru_curve(trace).hits
     assert (np.diff(hits) >= 0).all()
-
-
-def test_conversation_has_the_published_distances_and_curve(trace_path):
-    """Against shared/reference/traces.md, 4.1 and 4.3, to all digits. Those count the partial tail blocks as well."""
-    with gzip.open(trace_path("mooncake_conversation"), "rt") as lines:
-        rows = sorted((json.loads(line) for line in lines), key=lambda row: row["timestamp"])
-    lengths = [len(row["hash_ids"]) for row in rows]
-    ids, n_blocks = densify(np.array([block for row in rows for block in row["hash_ids"]], np.int64))
-    found = np.empty(ids.size, np.uint32)
-    arrays = replay.frozen(np.cumsum([0, *lengths]), np.int64), replay.frozen(ids, np.uint32)
-    stack.stack_distances(*arrays, stack.new_order(n_blocks, max(lengths)), found)
-    hits = found[found != replay.NONE]
-    assert np.percentile(hits, (10, 25, 50, 75, 90, 99)).round().tolist() == [1, 4_282, 8_295, 17_830, 31_435, 85_219]
-    curve = {share: 100 * np.count_nonzero(hits <= int(share / 100 * n_blocks)) / ids.size for share in CONVERSATION}
-    assert curve == pytest.approx(CONVERSATION, abs=0.006)
-
-
-@pytest.mark.parametrize(
-    ("share", "percent"),
-    [(0.1, 0.85), (0.5, 5.42), (1, 15.35), (2, 40.82), (5, 84.09), (10, 95.19), (20, 96.29), (50, 96.31)],
-)
-def test_weka_has_the_published_curve(real_trace, share, percent):
-    """Timeline W4 of shared/reference/traces.md, 4.1: block references over the whole trace, to all digits."""
-    trace = real_trace("cc_weka_v8")
-    curve = lru_curve(trace, last_token=False)
-    blocks = int(share / 100 * trace.n_blocks)
-    assert 100 * curve.hit_blocks(blocks) / trace.n_refs == pytest.approx(percent, abs=0.006)

@@ -24,7 +24,7 @@ SPECS = {
     "L2": "lmcache_agent?use_recorded_starts=true&window_s=none",
     "T1": "taubench_airline",
 }
-"""Timelines of traces.md, section 7; W1 (54 M references) and W3 (4 s) were checked once by hand."""
+"""Timelines of traces.md, section 7; W1 and W3 are in test_materialise.py."""
 
 LENGTHS = {
     "conversation": "12035 / 6909 / 27367 / 85400 | 343 / 350 / 597 / 1119",

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import extra
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_traces import dialogue_trace
 
@@ -124,6 +124,7 @@ event_lists = st.lists(
 batch_lists = st.lists(st.tuples(st.floats(0, 1e10), event_lists, st.integers(0, 2)), min_size=1, max_size=8)
 
 
+@settings(max_examples=50)
 @given(batch_lists, st.booleans(), st.booleans(), st.sampled_from([64, 1 << 20]), st.data())
 def test_what_is_written_is_read(tmp_path_factory, batches, framed, arrays, chunk, data):
     path = tmp_path_factory.mktemp("events") / "recording"

@@ -201,7 +201,7 @@ def test_what_is_done_is_kept_in_the_provenance():
 
 
 def test_half_the_time_doubles_the_load(real_trace):
-    trace = real_trace("cc_weka_v8")
+    trace = real_trace("taubench_airline")
     assert compressed(trace, 0.5).span_s == pytest.approx(trace.span_s / 2)
     kept = hashed(trace, 0.0, 0.1)
     again = cloned(kept, 2, 3600.0, "cross-session")

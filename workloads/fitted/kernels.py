@@ -275,15 +275,15 @@ def grow(
         rule: How parents are found.
         grown: `new_grown(n)`, filled.
     """
-    size = 0
+    size = np.int64(0)  # and `kind[i]` below: for every literal all that is called would be compiled once more
     queue = Queue(np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3), np.zeros(3))
     long = max(continuations.depth.sum() / max(continuations.depth.size, 1), 1.0)
     part = max(branches.depth.sum() / max(branches.depth.size, 1), 1.0)
     for i in range(clock.size):
         if kind[i] == CONTINUATION:
-            _derive(grown, size, clock, i, continuations, queue, CONTINUATION, long, rule)
+            _derive(grown, size, clock, i, continuations, queue, kind[i], long, rule)
         elif kind[i] == BRANCH:
-            _derive(grown, size, clock, i, branches, queue, BRANCH, part, rule)
+            _derive(grown, size, clock, i, branches, queue, kind[i], part, rule)
         else:
             grown.hits[i] = grown.under[i] = under[i]
             grown.blocks[i] = under[i] + beyond[i]

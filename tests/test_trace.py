@@ -169,6 +169,28 @@ def test_slice_by_hand() -> None:
             build().slice(start, stop)
 
 
+def test_split_time_puts_a_request_at_the_cut_into_the_later_part() -> None:
+    # span [0, 10], cuts at 4 and 6: 0, 3.9 | 4, 5 | 6, 10
+    ids = [0, 1, 2, 3, 4, 5]
+    trace = build(
+        offsets=list(range(7)),
+        block_ids=ids,
+        arrival_s=[0.0, 3.9, 4.0, 5.0, 6.0, 10.0],
+        input_tokens=[4] * 6,
+        output_tokens=[0] * 6,
+    )
+    assert [part.arrival_s.tolist() for part in trace.split_time((0.4, 0.2, 0.4))] == [
+        [0.0, 3.9],
+        [4.0, 5.0],
+        [6.0, 10.0],
+    ]
+    for bad in ((0.5, 0.4), (1.0, 0.0), (), (1.5, -0.5)):
+        with pytest.raises(TraceError, match="sum to 1"):
+            trace.split_time(bad)
+    with pytest.raises(TraceError, match="part 1 has no requests"):
+        trace.split_time((0.61, 0.1, 0.29))
+
+
 def test_sample_keeps_groups_whole() -> None:
     # 100 families of 3 requests behind one common block 0: request i walks [0, family]
     family = np.repeat(np.arange(1, 101), 3)

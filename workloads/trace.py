@@ -10,7 +10,10 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from functools import cached_property
+from itertools import accumulate, pairwise
+from math import fsum
 
 import numpy as np
 import numpy.typing as npt
@@ -215,6 +218,31 @@ class Trace:
             )
         rows = np.arange(start, stop, dtype=np.int64)
         return self.take(rows, name or f"{self.name}[{start}:{stop}]", f"requests {start} to {stop - 1}")
+
+    def split_time(self, fractions: Sequence[float]) -> list[Trace]:
+        """Cut into consecutive parts by time.
+
+        Args:
+            fractions: Share of the arrival span [first, last] of each part, in order; they sum to 1. A request that
+                arrives exactly at a cut goes to the later part.
+
+        Returns:
+            One trace per fraction; together they hold every request once. Arrival times are kept.
+
+        Raises:
+            TraceError: fractions not positive or not summing to 1, or a part without requests.
+        """
+        if not fractions or not all(part > 0 for part in fractions) or abs(fsum(fractions) - 1) > 1e-9:
+            raise TraceError(f"split_time({list(fractions)}): expected positive fractions that sum to 1")
+        shares = list(accumulate(Fraction(str(float(part))) for part in fractions))[:-1]  # decimal: 0.4 + 0.2 is 0.6
+        cuts = [self.arrival_s[0] + self.span_s * float(share) for share in shares]
+        inner = np.searchsorted(self.arrival_s, cuts, side="left").tolist()
+        parts = []
+        for number, (start, stop) in enumerate(pairwise([0, *inner, self.n_requests])):
+            if start >= stop:
+                raise TraceError(f"split_time: part {number} has no requests; fix: use fewer or larger parts")
+            parts.append(self.slice(start, stop, f"{self.name}[part {number}]"))
+        return parts
 
     def sample(self, fraction: float, seed: int) -> Trace:
         """Keep a random share of the request groups; a group's requests stay together, so chains stay whole.

@@ -275,7 +275,8 @@ def test_priorities_below_zero_come_back(tmp_path: Path) -> None:
     trace.save(tmp_path / "source.npz")
     anonymise(str(tmp_path / "source.npz"), tmp_path / "shared.jsonl", KEY)
     back = load(str(tmp_path / "shared.jsonl"))
-    assert back.priority is not None and np.array_equal(back.priority, trace.priority)
+    assert back.priority is not None
+    assert np.array_equal(back.priority, trace.priority)
 
 
 @pytest.mark.parametrize("key", [b"", b"short", bytes(33)])

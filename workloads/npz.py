@@ -97,7 +97,8 @@ def _read_members(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         archive = np.load(handle, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("a single array, not an archive")
-        unpacked = sum(member.file_size for member in archive.zip.infolist())
+        assert archive.zip is not None
+        unpacked: int = sum(member.file_size for member in archive.zip.infolist())
         if unpacked > _MOST_PACKED * path.stat().st_size:
             raise ValueError(f"it would unpack to {unpacked:,} bytes")
         return {name: archive[name] for name in archive.files}

@@ -259,3 +259,29 @@ def test_files_that_are_no_keys(tmp_path: Path, content: bytes) -> None:
 def test_outputs_of_no_format_are_refused_before_reading(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="suffix"):
         anonymise("absent.jsonl", tmp_path / "out.csv", KEY)
+
+
+def test_a_manifest_of_what_was_there_before_goes(tmp_path: Path) -> None:
+    source, output = tmp_path / "source.npz", tmp_path / "shared.jsonl"
+    hand_trace([[0, 1], [0]], [29, 14]).save(source)
+    assert main(["trace", "convert", str(source), str(output), "--source", SESSION]) == 0
+    anonymise(str(source), output, KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shared.jsonl", "source.npz"]
+    assert load(str(output)).n_requests == 2
+
+
+def test_priorities_below_zero_come_back(tmp_path: Path) -> None:
+    trace = hand_trace([[0, 1], [0]], [29, 14], priority=[-5, 2])
+    trace.save(tmp_path / "source.npz")
+    anonymise(str(tmp_path / "source.npz"), tmp_path / "shared.jsonl", KEY)
+    back = load(str(tmp_path / "shared.jsonl"))
+    assert back.priority is not None
+    assert np.array_equal(back.priority, trace.priority)
+
+
+@pytest.mark.parametrize("key", [b"", b"short", bytes(33)])
+def test_a_key_of_the_wrong_length_names_nothing(key: bytes, tmp_path: Path) -> None:
+    hand_trace([[0, 1], [0]], [29, 14]).save(tmp_path / "source.npz")
+    for spec in (str(tmp_path / "source.npz"), log(tmp_path, "openai_chat")):
+        with pytest.raises(TraceError, match="expected 32"):
+            anonymise(spec, tmp_path / "shared.jsonl", key)

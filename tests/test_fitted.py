@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,13 @@ def test_specification_round_trip(tables: dict):
     spec = specs.parse_spec(specification("mine", tables, {"source": "a log"}).to_yaml())
     assert spec.fields.sources[0].parameters["tables"] == tables
     assert specs.generate(spec, 4).n_requests == tables["requests"]
+
+
+def test_a_date_does_not_leave_the_trace(chatting, tables):
+    late = replace(chatting, arrival_s=chatting.arrival_s + 1.7e9)
+    found = fit(late)["arrivals"]["profile_s"]
+    assert found[0] == 0
+    assert found == pytest.approx(tables["arrivals"]["profile_s"], abs=1e-3)
 
 
 def test_shipped_specifications_are_small_and_say_where_they_come_from():

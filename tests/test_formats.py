@@ -105,7 +105,17 @@ def test_every_file_is_told_from_all_other_formats(tmp_path: Path, name: str) ->
 
 
 def test_what_is_no_trace(tmp_path: Path) -> None:
-    for content in (b"", b"{", b"[1]\n", b"hello\n", b"\x1f\x8b\x08", b'{"x": 1}\n', b'{"hash_ids"\n', b"\0" * 600):
+    for content in (
+        b"",
+        b"{",
+        b"[1]\n",
+        b"hello\n",
+        b"\x1f\x8b\x08",
+        b'{"x": 1}\n',
+        b'{"hash_ids"\n',
+        b"\0" * 600,
+        b"\n" * 65_536,
+    ):
         path = tmp_path / "x"
         path.write_bytes(content)
         with pytest.raises(TraceError, match="not a known trace format"):

@@ -36,6 +36,7 @@ splits:
 """
 
 Write = Callable[..., Path]
+CUTS = ("[0%, 50%]", "[50%, 100%]")
 
 
 @pytest.fixture
@@ -296,6 +297,52 @@ def test_whatever_is_done_to_a_file_it_is_read_or_refused(edits: list[tuple[int,
         text = text[:at] + added + text[at + removed :]
     with suppress(TraceError):
         assert panel_schema.checked(Path("x.yaml"), text)["format"] == "kvevolve-panel/1"
+
+
+@pytest.mark.parametrize(
+    "other", ["./log.jsonl", "mooncake:log.jsonl", "x/../log.jsonl", "link", "hard", "{}/log.jsonl"]
+)
+def test_one_file_is_one_source_however_it_is_named(other: str, tmp_path: Path, panel: Write) -> None:
+    log = mooncake(tmp_path / "log.jsonl")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("log.jsonl")
+    (tmp_path / "hard").hardlink_to(log)
+    named = ("synthetic:chat?seed=1", "log.jsonl"), ("synthetic:chat?seed=2", other.format(tmp_path))
+    (told,) = refusal(panel(*named, ("{requests: 200}", "{block: 4}")))
+    assert "'a' (train) and 'b' (validation), which read the same files" in told
+    path = tmp_path / "mine.yaml"
+    first, last = path.read_text().split("validation:")
+    apart = [f"{part}      cut: {{time: {cut}}}\n" for part, cut in zip((first.rstrip(" "), last), CUTS, strict=True)]
+    path.write_text("  validation:".join(apart))
+    assert panel_file.read(path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("seed=1\n", "requests=200&seed=1"),
+        ("seed=1\n", "seed=1&requests=201"),
+        ("seed=1\n", "seed=01&block=32"),
+    ],
+)
+def test_one_seed_is_one_source_whatever_the_options(one: str, other: str, panel: Write) -> None:
+    path = panel(("      options: {requests: 200}\n", ""), ("seed=2", other), ("?seed=1\n", f"?{one}"))
+    assert any("'a' (train) and 'b' (validation) do" in line for line in refusal(path))
+
+
+def test_parts_of_time_are_apart_only_if_laid_out_alike(panel: Write) -> None:
+    def written(second: str) -> Path:
+        path = panel(("synthetic:chat?seed=1", "cc_weka_v8"), ("synthetic:chat?seed=2", "cc_weka_v8"))
+        first, last = path.read_text().split("validation:")
+        laid = [
+            part.replace("{requests: 200}", f"{options}\n      cut: {{time: {cut}}}")
+            for part, options, cut in ((first, "{seed: 1}", CUTS[0]), (last, second, CUTS[1]))
+        ]
+        path.write_text("validation:".join(laid))
+        return path
+
+    assert panel_file.read(written("{seed: 1}"))
+    assert any("'a' (train) and 'b' (validation) do" in line for line in refusal(written("{seed: 2}")))
 
 
 def test_a_shipped_name_means_the_shipped_panel(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_files import KVSESS1, KVT1, MOONCAKE, READERS, changed, ragpulse_folder, without, write
 
-from workloads import SessionSet, Trace, TraceError
+from workloads import SessionSet, Trace, TraceError, load
 from workloads.readers import kvsess1, kvt1, mooncake
 
 
@@ -127,6 +127,7 @@ def test_gzip_or_not_is_told_from_the_contents(tmp_path: Path) -> None:
         ("kvsess1", changed(KVSESS1, 3, requests=[]), 3, "requests", "at least one"),
         ("kvsess1", changed(KVSESS1, 3, tool_tokens=-1), 3, "tool_tokens", "from 0"),
         ("kvsess1", changed(KVSESS1, 2, subagents=[[1]]), 2, "subagents", "pairs"),
+        ("kvsess1", changed(KVSESS1, 2, subagents=[[1, 2**63]]), 2, "subagents", "pairs"),
         ("kvsess1", changed(KVSESS1, 2, subagents=[[1, 1]] * 2, requests=[call(0, 4, [1, 1], a=3)]), 2, "a", "0 to 2"),
         ("kvsess1", changed(KVSESS1, 3, requests=[call(5, 4, [1, 1]), call(None, 4, [1, 1])]), 3, "t", "1 of 2"),
         ("kvsess1", changed(KVSESS1, 3, requests=[call(5, 4, [1, 1]), call(4, 4, [1, 1])]), 3, "t", "sort_time"),
@@ -170,6 +171,22 @@ def test_truncated_gzip_and_other_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b'{"timestamp": 0, "x": "\xe9"}\n')
     with pytest.raises(TraceError, match="latin:1: "):
         mooncake.read(tmp_path / "latin")
+
+
+def test_what_is_too_large_is_refused_before_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = [0, 2_000_000_000]
+    header = {"format": "kvt1", "block_size": 1}
+    flat = write(tmp_path / "x.kvt1", [header, {"t": 0, "in": run[1], "out": 1, "b": [run]}])
+    monkeypatch.setattr("workloads.runs.os.sysconf", {"SC_PHYS_PAGES": 1 << 20, "SC_PAGE_SIZE": 1 << 12}.__getitem__)
+    with pytest.raises(TraceError, match=r"2,000,000,000 block references: at most .* on a machine of 4 GiB"):
+        kvt1.read(flat)
+    session = {"session": "a", "tool_tokens": 0, "system_tokens": 0, "requests": [call(0, run[1], run)] * 2}
+    path = write(tmp_path / "x.kvsess1", [header | {"format": "kvsess1"}, session])
+    with pytest.raises(TraceError, match=r"4,000,000,000 block references"):
+        load(f"{path}?window_s=1")
+    monkeypatch.setattr("workloads.readers.lines.MAX_LINE_BYTES", 50)
+    with pytest.raises(TraceError, match=r"x\.jsonl:1: .*a line of more than"):
+        mooncake.read(write(tmp_path / "x.jsonl", MOONCAKE))
 
 
 # ---- repairs ---------------------------------------------------------------------------------------------------------

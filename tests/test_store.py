@@ -174,3 +174,9 @@ def test_a_foreign_manifest_fills_the_provenance():
     said = Manifest("x", 10, source="s", licence="l")
     assert origin_of(said.full_provenance()) == {"source": "s", "licence": "l", "citation": ""}
     assert manifest_of(TRACE).full_provenance() is TRACE.provenance
+
+
+def test_an_archive_that_would_unpack_to_too_much_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", meta=np.zeros(10_000_000, np.uint8))
+    with pytest.raises(TraceError, match=r"bomb\.npz: .*would unpack to 10,000,128 bytes"):
+        npz.read(tmp_path / "bomb.npz")

@@ -348,6 +348,7 @@ def test_refusals_quote_nothing(tmp_path: Path, module: ModuleType, record: obje
         '["\\u12',
         "\ufeff{}",
         "{" * 5000,
+        '[{"id": "a", "conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}]\n[{}]',
     ],
 )
 def test_broken_arrays_are_refused(tmp_path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_traces import dialogue_trace, hand_trace, random_traces
 
-from workloads import Trace, TraceError, sampling, validation
+from workloads import Trace, TraceError, formats, load, sampling, validation
 from workloads.combine import merge
 from workloads.cutting import between, coarsened, hashed, within
 from workloads.scaling import cloned, compressed
@@ -206,3 +206,18 @@ def test_half_the_time_doubles_the_load(real_trace):
     kept = hashed(trace, 0.0, 0.1)
     again = cloned(kept, 2, 3600.0, "cross-session")
     assert again.n_requests == 2 * kept.n_requests
+
+
+def test_a_manifest_says_the_block_size(tmp_path):
+    tiny = Trace.build(
+        name="tiny", block_tokens=4, offsets=[0, 0], block_ids=[], arrival_s=[0], input_tokens=[3], output_tokens=[1]
+    )
+    path = tmp_path / "tiny.jsonl"
+    formats.writer(path)(tiny, path)
+    assert load(str(path)).block_tokens == 4
+    assert load(f"{path}?block_tokens=8").block_tokens == 8
+
+
+def test_times_beyond_numbers_are_refused():
+    with pytest.raises(TraceError, match=r"time x 1e\+308: expected finite times"):
+        compressed(SESSIONS, 1e308)

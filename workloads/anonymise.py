@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads import chains, formats, progress, runs
+from workloads import chains, formats, progress, runs, sidecar
 from workloads.columns import I64, renumbered
 from workloads.errors import TraceError
 from workloads.keys import Names
@@ -80,6 +80,7 @@ def anonymise(spec: str, output: Path, key: bytes, start_at_zero: bool = False, 
             stream.write(line.encoded())
             if number % _TELL_LINES == 0:
                 progress.tell(f"writing {output.name}, requests", number, clean.n_requests)
+    sidecar.beside(output).unlink(missing_ok=True)  # of a file that was here before, and names its source
     return clean
 
 

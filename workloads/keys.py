@@ -30,7 +30,12 @@ class Names:
         Args:
             key: The secret.
             kind: What is named, for example ``"session"``.
+
+        Raises:
+            TraceError: a key of another length, which might be none at all.
         """
+        if len(key) != KEY_BYTES:
+            raise TraceError(f"a key of {len(key)} bytes: expected {KEY_BYTES} - fix: take one from load_key")
         self._mac = hmac.new(hmac.digest(key, f"kvevolve {kind}".encode(), "sha256"), digestmod="sha256")
 
     def digest(self, value: bytes) -> bytes:

@@ -62,12 +62,15 @@ def load(spec: str, sessions: tuple[float, float] | None = None) -> Trace:
         fitted = specs.shipped_spec(rest)
         return _call(partial(specs.generate, fitted), options, target)
     module, path, reading, laying = file_of(spec)
+    said = sidecar.read(path) if path.is_file() else None
+    if said is not None and "block_tokens" in inspect.signature(module.read).parameters:
+        reading.setdefault("block_tokens", said.block_tokens)
     found = module.read(path, **reading)
     if sessions and laying is None:
         raise _no_sessions(str(path))
     if laying is not None:
         found = materialise(found.hash_split(*sessions) if sessions else found, **laying)
-    trace = sidecar.attached(found, path, named="name" in reading | (laying or {}))
+    trace = sidecar.attached(found, said, named="name" in reading | (laying or {}))
     return stated(trace, **locate.KNOWN_TRACES[target].origin) if target in locate.KNOWN_TRACES else trace
 
 

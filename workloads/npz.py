@@ -33,6 +33,8 @@ SUFFIXES = (".npz",)
 _META = "meta"
 _DTYPES = {"offsets": np.int64, "arrival_s": np.float64}  # every other column is int32
 _REQUIRED = ("offsets", "block_ids", "arrival_s", "input_tokens", "output_tokens")
+_MOST_PACKED = 200
+"""Times a file may be smaller than its arrays: this program packs none of them."""
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -95,6 +97,10 @@ def _read_members(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         archive = np.load(handle, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("a single array, not an archive")
+        assert archive.zip is not None
+        unpacked: int = sum(member.file_size for member in archive.zip.infolist())
+        if unpacked > _MOST_PACKED * path.stat().st_size:
+            raise ValueError(f"it would unpack to {unpacked:,} bytes")
         return {name: archive[name] for name in archive.files}
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,11 +21,20 @@ from workloads import formats, locate
 from workloads.atomic import atomic_write
 from workloads.errors import TraceError, unknown_name
 from workloads.ladder import Capacity
+from workloads.panel_overlap import shared
 
 SPLITS = ("train", "validation", "test")
 SHIPPED = Path(__file__).parent / "panels"
 _AUTO = ("real", "mooncake", "synthetic")
-_CHECKS = ("panel_schema.py", "yaml_document.py", "yaml_model.py", "panel_file.py", "kv_bytes.py", "formats.py")
+_CHECKS = (
+    "panel_schema.py",
+    "panel_overlap.py",
+    "yaml_document.py",
+    "yaml_model.py",
+    "panel_file.py",
+    "kv_bytes.py",
+    "formats.py",
+)
 
 
 @dataclass(frozen=True)
@@ -151,8 +161,22 @@ def read(path: Path) -> PanelFile:
         split: tuple(TraceEntry(**{**entry, "capacities": tuple(entry["capacities"])}) for entry in traces)
         for split, traces in content["splits"].items()
     }
+    _refuse_overlap(path, splits)
     which = name if path.resolve() == own else str(path.resolve())
     return PanelFile(name, path.resolve(), content["about"], content["model"], MappingProxyType(splits), which)
+
+
+def _refuse_overlap(path: Path, splits: Mapping[str, tuple[TraceEntry, ...]]) -> None:
+    """Refuse splits that share traffic by another spelling of a file, which the text alone does not tell."""
+    every = [(split, entry, (entry.source, entry.options, entry.cut)) for split in splits for entry in splits[split]]
+    for (split, one, mine), (other_split, other, others) in combinations(every, 2):
+        if split != other_split and shared(mine, others, path.resolve().parent):
+            raise TraceError(
+                f"{path}: field 'splits': expected splits that share no traffic, got {one.name!r} ({split}) and"
+                f" {other.name!r} ({other_split}), which read the same files - fix: cut both in the same way, into"
+                " ranges that do not overlap",
+                field="splits",
+            )
 
 
 def _meaning(content: dict[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workloads import formats, locate
+from workloads import locate
 from workloads.cutting import within
 from workloads.errors import TraceError
 from workloads.loading import load
 from workloads.panel_cache import cached
 from workloads.panel_file import TraceEntry
+from workloads.panel_overlap import file_of, placed
 from workloads.trace import Trace
 
 
@@ -27,7 +28,7 @@ def make(entry: TraceEntry, folder: Path) -> Trace:
     Raises:
         TraceError: the source is not at hand, makes no sense, or cannot be cut like this; names the entry.
     """
-    spec = _with_options(_placed(entry.source, folder), entry)
+    spec = _with_options(placed(entry.source, folder), entry)
     steps: dict[str, object] = {"source": entry.source, "options": dict(entry.options), "cut": dict(entry.cut)}
     try:
         return cached(entry.name, _files(spec), steps, lambda: _made(entry, spec, steps))
@@ -49,19 +50,6 @@ def _made(entry: TraceEntry, spec: str, steps: dict[str, object]) -> Trace:
     return trace.renamed(entry.name, {"panel": steps})
 
 
-def _placed(source: str, folder: Path) -> str:
-    """Return a source with its relative path, if it has one, made absolute."""
-    target, question, query = source.partition("?")
-    if target in locate.KNOWN_TRACES:
-        return source
-    kind, colon, path = target.partition(":")
-    if colon and (kind in formats.MODULES or (folder / path).is_file()):
-        return f"{kind}:{folder / path}{question}{query}"
-    if (folder / target).exists():
-        return f"{folder / target}{question}{query}"
-    return source
-
-
 def _with_options(source: str, entry: TraceEntry) -> str:
     words = {True: "true", False: "false", None: "none"}
     pairs = [f"{k}={words[v] if v is None or isinstance(v, bool) else v}" for k, v in entry.options.items()]
@@ -73,5 +61,5 @@ def _files(spec: str) -> list[Path]:
     target = spec.partition("?")[0]
     if target in locate.KNOWN_TRACES:
         return [locate.require(target)]
-    path = Path(target if Path(target).exists() else target.partition(":")[2])
-    return [path] if target and path.exists() and path != Path() else []
+    found = file_of(spec)
+    return [] if found is None else [found]

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from workloads import yaml_model
-from workloads.formats import is_generated
 from workloads.kv_bytes import is_memory
+from workloads.panel_overlap import bounds, shared
 from workloads.yaml_document import read
 from workloads.yaml_model import Strict, mistake
 
@@ -158,7 +158,7 @@ class PanelModel(Strict):
             if one.name == other.name:
                 raise mistake(f"each trace under a name of its own, not {one.name!r} twice", "rename one of them")
         for (split, one), (other_split, other) in combinations(entries, 2):
-            if split != other_split and shared(one, other):
+            if split != other_split and shared(_said(one), _said(other), Path()):
                 raise mistake(
                     f"splits that share no traffic: {one.name!r} ({split}) and {other.name!r} ({other_split}) do",
                     "cut both in the same way, into ranges that do not overlap, or give generators another seed",
@@ -174,22 +174,8 @@ class PanelModel(Strict):
         return self
 
 
-def bounds(cut: dict[str, Any]) -> tuple[str, float, float]:
-    """Return how a cut is made, and its range; the end is infinite where it is open."""
-    ((kind, (start, end)),) = cut.items()
-    return kind, float(start or 0), math.inf if end is None else float(end)
-
-
-def shared(one: TraceEntry, other: TraceEntry) -> bool:
-    """Return whether two traces may hold the same requests: of one source, and not cut apart."""
-    if one.source.partition("?")[0] != other.source.partition("?")[0]:
-        return False
-    if is_generated(one.source) and (one.source, one.options) != (other.source, other.options):
-        return False
-    if one.cut is None or other.cut is None:
-        return True
-    mine, others = (bounds({k: v for k, v in cut if v is not None}) for cut in (one.cut, other.cut))
-    return mine[0] != others[0] or (mine[1] < others[2] and others[1] < mine[2])
+def _said(entry: TraceEntry) -> tuple[str, dict[str, Option], dict[str, Any]]:
+    return entry.source, entry.options, {key: value for key, value in entry.cut or () if value is not None}
 
 
 def checked(path: Path, text: str | bytes) -> dict[str, Any]:

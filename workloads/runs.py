@@ -6,11 +6,15 @@ Must not know times, tokens or files.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from workloads.columns import I64
+from workloads.columns import I64, INT32_MAX
+from workloads.errors import TraceError
+
+_BYTES_PER_ID = 24  # while they are written and numbered
 
 
 def row_positions(rows: I64, lengths: I64) -> I64:
@@ -42,16 +46,30 @@ def expand(rows: I64, starts: I64, lengths: I64, factor: int = 1) -> tuple[I64, 
 
     Returns:
         offsets int64[n_rows + 1] and ids int64[offsets[-1]].
+
+    Raises:
+        TraceError: so many ids that numbers or this machine's memory do not suffice: a short file can say that.
     """
     position = row_positions(rows, lengths)
     first = position // factor  # coarse blocks completed before the run
     counts = (position + lengths) // factor - first
     ends = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=ends[1:])
+    _check_room(int(ends[-1]))
     head = starts + (first + 1) * factor - 1 - position  # id of the run's first kept block
     ids = np.repeat(head - ends[:-1] * factor, counts)
     ids += np.arange(ends[-1], dtype=np.int64) * factor
     return ends[rows], ids
+
+
+def _check_room(ids: int) -> None:
+    """Refuse more ids than can be written out."""
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if ids > INT32_MAX or ids * _BYTES_PER_ID > room:
+        raise TraceError(
+            f"{ids:,} block references: at most {min(INT32_MAX, room // _BYTES_PER_ID):,} are supported on a machine of"
+            f" {room / 2**30:.0f} GiB - fix: cut the file, or merge blocks (block_tokens)"
+        )
 
 
 def compressed(rows: Sequence[I64]) -> tuple[I64, I64, I64]:

@@ -42,11 +42,13 @@ def compressed(trace: Trace, factor: float, keep_gaps: bool = False) -> Trace:
     first = trace.arrival_s[0]
     step = f"time x {factor:g}{', gaps within sessions kept' if keep_gaps else ''}"
     if not keep_gaps:
-        return _moved(trace, first + (trace.arrival_s - first) * factor, step)
+        with np.errstate(over="ignore"):
+            return _moved(trace, first + (trace.arrival_s - first) * factor, step)
     if trace.session is None:
         raise TraceError(f"{trace.name}: no session column, so no gaps to keep; fix: compress without keep_gaps")
     starts = _starts_s(trace)
-    return _moved(trace, first + (starts - first) * factor + (trace.arrival_s - starts), step)
+    with np.errstate(over="ignore"):
+        return _moved(trace, first + (starts - first) * factor + (trace.arrival_s - starts), step)
 
 
 def cloned(trace: Trace, copies: int, jitter_s: float, share: str = "trunk", seed: int = 0) -> Trace:
@@ -113,6 +115,8 @@ def _starts_s(trace: Trace) -> F64:
 
 def _moved(trace: Trace, arrival_s: F64, step: str) -> Trace:
     """Return the trace at other times, sorted stably."""
+    if not np.isfinite(arrival_s).all():
+        raise TraceError(f"{trace.name}: {step}: expected finite times, got some beyond - fix: a smaller factor")
     order: I64 = np.argsort(arrival_s, kind="stable")
     taken = trace.take(order, trace.name, step)
     return replace(taken, arrival_s=arrival_s[order])

@@ -60,13 +60,8 @@ def read(path: Path) -> Manifest | None:
     return Manifest(**{**said.to_dict(), "provenance": provenance})
 
 
-def attached(trace: Trace, path: Path, named: bool = False) -> Trace:
-    """Return a trace just read with what the manifest beside its file says of its past, and its name unless `named`.
-
-    Raises:
-        TraceError: as `read`.
-    """
-    said = read(path) if path.is_file() else None
+def attached(trace: Trace, said: Manifest | None, named: bool = False) -> Trace:
+    """Return a trace just read with what the manifest beside its file says of its past, and its name unless `named`."""
     if said is None:
         return trace
     past = {**said.full_provenance(), "read_from": trace.provenance}

@@ -84,7 +84,7 @@ def _without_rare_kinds(found: Forest) -> Forest:
 
 def _arrivals(clock: F64, quantum: float) -> dict[str, Any]:
     n = len(clock)
-    profile = np.interp(np.linspace(0, n - 1, PROFILE_STEPS + 1), np.arange(n), clock)
+    profile = np.interp(np.linspace(0, n - 1, PROFILE_STEPS + 1), np.arange(n), clock - clock[0])
     per_step = np.diff(profile) * PROFILE_STEPS / (n - 1)
     expected = np.interp((np.arange(n - 1) + 0.5) / (n - 1) * PROFILE_STEPS, np.arange(PROFILE_STEPS) + 0.5, per_step)
     gaps = np.diff(clock) / np.maximum(expected, 1e-9)

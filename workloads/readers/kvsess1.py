@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workloads import runs
-from workloads.columns import F64, I64
+from workloads.columns import F64, I64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.materialise import namespaced_starts
@@ -162,8 +162,8 @@ def _prompt_parts(source: JsonLines, record: Record) -> list[tuple[int, int]]:
     if type(subagents) is not list:
         source.refuse("subagents", "a list of [tool_tokens, system_tokens]", subagents)
     for pair in subagents:
-        if type(pair) is not list or len(pair) != 2 or any(type(n) is not int or n < 0 for n in pair):
-            source.refuse("subagents", "pairs of integers [tool_tokens, system_tokens] >= 0", pair)
+        if type(pair) is not list or len(pair) != 2 or any(type(n) is not int or not 0 <= n <= INT32_MAX for n in pair):
+            source.refuse("subagents", f"pairs of integers [tool_tokens, system_tokens] from 0 to {INT32_MAX}", pair)
         parts.append((pair[0], pair[1]))
     return parts
 

@@ -41,6 +41,7 @@ _RUN = 1  # the kind of a zstd block that is one byte, repeated
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading packed data that is truncated or damaged raises."""
 
+MAX_LINE_BYTES = 1 << 28
 _TELL_LINES = 256
 _MAX_ID = 2**63 - 1
 _MAX_RUN_ID = 2**40  # leaves room to keep the ids of millions of sessions apart
@@ -103,8 +104,13 @@ class JsonLines:
         passed_over = _PASSED_OVER.get()
         name = self.files[len(self._begun)].name
         self._begun.append(self.line)
-        for raw in handle:
+        while raw := handle.readline(MAX_LINE_BYTES + 1):
             self.line += 1
+            if len(raw) > MAX_LINE_BYTES:
+                raise TraceError(
+                    f"{self.place(self.line)}: expected one JSON object per line, got a line of more than"
+                    f" {MAX_LINE_BYTES >> 20} MiB - fix: check that this is the right file"
+                )
             if self.line % _TELL_LINES == 0:
                 progress.tell(f"reading {name}, MB", file.tell() / 1e6, size_bytes / 1e6)
             if self.line in passed_over:

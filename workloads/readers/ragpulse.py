@@ -125,7 +125,8 @@ def _opened(root: Path) -> Iterator[Mapping[str, Source]]:
                 sources[file] = found, found.records_in(stream, packed, size)
             yield sources
     except (*DAMAGE, tarfile.TarError) as error:
-        raise TraceError(f"{root}: not a readable tar archive ({error}) - fix: fetch or copy it again") from None
+        reason = str(error).partition("\n")[0]  # tarfile's have a line per packing tried
+        raise TraceError(f"{root}: not a readable tar archive ({reason}) - fix: fetch or copy it again") from None
     except OSError as error:
         raise TraceError(f"{root}: {error.strerror or error} - fix: check the path") from None
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workloads import chains
-from workloads.columns import I64, renumbered
+from workloads.columns import I64, INT32_MAX, renumbered
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import turns
@@ -26,7 +26,7 @@ from workloads.trace import Trace
 SUMMARY = "recorded by workloads.recording, or anonymised"
 
 _USED = frozenset(("timestamp", "input_length", "output_length", "hash_ids", "block_size", "session_id", "tenant_id"))
-_COLUMNS = ("request_type", "priority")
+_COLUMNS = {"request_type": -1, "priority": -INT32_MAX}  # with their least values
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
@@ -133,9 +133,9 @@ def _read_request(source: JsonLines, record: Record, blocks: int, columns: _Colu
             if type(value) is not str and type(value) is not int:
                 source.refuse(column, "text or an integer", value)
             columns.add(column, known.setdefault(value, len(known)))
-    for column in _COLUMNS:
+    for column, least in _COLUMNS.items():
         if column in record:
-            columns.add(column, source.integer(record, column, -1))
+            columns.add(column, source.integer(record, column, least))
     source.note_unused(record, _USED.union(_COLUMNS))
     return size
 

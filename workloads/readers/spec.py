@@ -12,7 +12,7 @@ from workloads.formats import Head
 from workloads.trace import Trace
 
 SUMMARY = "a workload specification in YAML, made into a trace when read"
-_MARK = re.compile(rb"^\s*[\"']?format[\"']?\s*:\s*[\"']?kvevolve-workload\b", re.MULTILINE)
+_MARK = re.compile(rb"^[ \t]*[\"']?format[\"']?\s*+:\s*+[\"']?kvevolve-workload\b", re.MULTILINE)
 
 
 def matches(head: Head) -> bool:

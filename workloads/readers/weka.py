@@ -36,7 +36,7 @@ _MAX_LOCAL_ID = 2**40
 _MAX_DEPTH = 16
 _USED = frozenset(("id", "block_size", "hash_id_scope", "tool_tokens", "system_tokens", "requests", "type", "t"))
 _USED_REQUEST = frozenset(("t", "type", "in", "out", "hash_ids"))
-_BEGIN = re.compile(rb'\s*\[?\s*\{\s*"')
+_BEGIN = re.compile(rb'\s*+\[?\s*+\{\s*+"')
 
 
 @dataclass

@@ -47,7 +47,7 @@ class Renderer:
     def __init__(self, options: TextOptions, template: str) -> None:
         """Load the tokenizer; see :class:`TextOptions`."""
         tokenizer = load_tokenizer(options.tokenizer)
-        key = options.key or secrets.token_bytes(KEY_BYTES)
+        key = secrets.token_bytes(KEY_BYTES) if options.key is None else options.key
         self.template, self.tokenizer = template, tokenizer.name
         self.chat = ChatML(tokenizer)
         self._encode = tokenizer.encode

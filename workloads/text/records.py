@@ -113,6 +113,7 @@ class Records:
         while True:
             gap = between.match(text, at)
             if gap and gap["end"]:
+                self._refuse_more(text[gap.end() :], stream)
                 return
             value, end = _NONE, -1
             torn = _GAP.fullmatch(text, at) is not None
@@ -133,6 +134,15 @@ class Records:
                 self.refuse_record("expected items of a JSON array up to its end, got something else")
             yield value
             at, between, wanted = end, _NEXT, _CHUNK_BYTES
+
+    def _refuse_more(self, text: str, stream: IO[bytes]) -> None:
+        """Refuse what follows the end of the array, but for white space."""
+        while not text or text.isspace():
+            if not (more := stream.read(_CHUNK_BYTES)):
+                return
+            text = more.decode(errors="replace")
+        self.line += 1
+        self.refuse_record("expected nothing after the end of the JSON array, got more")
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 

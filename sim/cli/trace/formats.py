@@ -19,7 +19,9 @@ def _formats(_: argparse.Namespace) -> int:
     for name in formats.MODULES:
         module = formats.module(name)
         print(f"{name}: {module.SUMMARY}")
-        given = [p for key, p in inspect.signature(module.read).parameters.items() if key not in ("path", "name")]
+        given = [
+            p for key, p in inspect.signature(module.read).parameters.items() if key not in ("path", "name", "key")
+        ]
         options = [p.name if p.default is p.empty else f"{p.name}={_shown(p.default)}" for p in given]
         if options:
             print(f"    ?{'&'.join(options)}")

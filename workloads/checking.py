@@ -101,7 +101,7 @@ def _go_on(message: str, repairs: list[str], skipped: set[int]) -> bool:
         repairs.append(offered[1])
         return True
     place = _LINE.match(message)
-    if place is None or int(place[1]) in skipped or "packed data" in message:
+    if place is None or int(place[1]) in skipped or "data ends or breaks" in message:
         return False
     skipped.add(int(place[1]))
     return True

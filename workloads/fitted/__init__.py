@@ -38,7 +38,8 @@ def fitted(
         tables: What `fit` returned.
 
     Returns:
-        The trace, with session and turn: a root and what continues it, directly or not.
+        The trace, with session and turn: a root and what continues it, directly or not. By default it has about as
+        many distinct blocks as the real one.
 
     Raises:
         TraceError: tables or another argument make no sense.

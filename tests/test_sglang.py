@@ -248,7 +248,7 @@ def agree(trace, policy, capacity, options, outcome, parameters=None) -> None:
     check_tree(prepared, outcome, capacity)
 
 
-@examples(300)
+@examples(180)
 @given(random_traces(), st.sampled_from(core.POLICIES), st.integers(1, 30), serving, tuned, st.integers(0, 3))
 def test_native_policies_equal_the_twin(trace, policy, capacity, serving, parameters, levels):
     columns = {"priority": [int(tokens) % (levels + 1) for tokens in trace.input_tokens]}
@@ -291,7 +291,7 @@ def compiled(name: str):
     return compile_policy(Policy.from_source(SOURCES[name], name) if name in SOURCES else load_policy(name))
 
 
-@examples(300)
+@examples(180)
 @given(random_traces(), st.sampled_from((*SOURCES, *SHIPPED)), st.integers(1, 30), serving, st.sampled_from([0, 1000]))
 def test_user_policies_equal_the_twin(trace, name, capacity, serving, origin):
     options = Options(engine="sglang", clock_origin=origin, **serving)

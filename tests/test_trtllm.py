@@ -136,7 +136,7 @@ def test_what_is_refused():
 # ---- the twin, and laws ------------------------------------------------------------------------------------------
 
 
-@examples(400)
+@examples(200)
 @given(
     prioritised_traces([0, 10, 34, 35, 36, 80, 100]),
     st.integers(1, 25) | st.just(10_000),

@@ -91,7 +91,7 @@ keeping = st.fixed_dictionaries(
 )
 
 
-@examples(400)
+@examples(250)
 @given(random_traces(), st.integers(1, 30), serving, st.sampled_from(VLLM))
 def test_native_engine_equals_its_twin(trace, capacity, serving, engine):
     options = Options(engine=engine, **serving)
@@ -115,7 +115,7 @@ def compare(trace, name: str, capacity: int, options: Options) -> None:
     event(f"scoring {outcome.rules.scoring}, orphans {options.orphans}, evictions {n > 0}")
 
 
-@examples(1_500)
+@examples(800)
 @given(random_traces(), st.sampled_from(NAMES), st.integers(1, 30), serving, keeping)
 def test_policy_engine_equals_its_twin(trace, name, capacity, serving, keeping):
     compare(trace, name, capacity, Options(**serving, **keeping))
@@ -145,7 +145,7 @@ def test_shipped_policies_ignore_the_clock_origin(name):
     shifted()
 
 
-@examples(300)
+@examples(200)
 @given(
     random_traces(),
     st.sampled_from([name for name in NAMES if compiled(name).policy.timeless]),

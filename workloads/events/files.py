@@ -30,7 +30,8 @@ from workloads.events.collect import Collector
 from workloads.events.layout import EXPECTED, room
 from workloads.events.lines import frames
 from workloads.events.stream import Source, Stream
-from workloads.readers.lines import opened, source_of
+from workloads.readers.lines import source_of
+from workloads.readers.packed import opened
 
 CHUNK_BYTES = 1 << 19
 _LINES = (

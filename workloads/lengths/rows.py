@@ -18,7 +18,7 @@ from workloads import progress
 from workloads.columns import F64, INT32_MAX
 from workloads.errors import TraceError
 from workloads.lengths.trace import LengthTrace
-from workloads.readers.lines import opened
+from workloads.readers.packed import opened
 
 _TELL_ROWS = 1 << 16
 

@@ -16,7 +16,8 @@ from typing import IO
 from workloads import progress
 from workloads.errors import TraceError
 from workloads.formats import HEAD_BYTES, Head
-from workloads.readers.lines import DAMAGE, file_sha256, source_of, unpacked
+from workloads.readers.lines import file_sha256, source_of
+from workloads.readers.packed import DAMAGE, unpacked
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _PACKED = (".gz", ".zst")

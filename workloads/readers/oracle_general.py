@@ -28,7 +28,7 @@ from workloads.columns import F64, I64, INT32_MAX, INT64_MAX
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import checked_repairs
-from workloads.readers.lines import opened
+from workloads.readers.packed import opened
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens, check_times
 from workloads.writers.packed import packed_write

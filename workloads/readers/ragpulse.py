@@ -18,7 +18,8 @@ from typing import Any
 from workloads.errors import TraceError
 from workloads.formats import Head
 from workloads.readers.assemble import Rows, assemble, checked_repairs
-from workloads.readers.lines import DAMAGE, JsonLines, Record, source_of
+from workloads.readers.lines import JsonLines, Record, source_of
+from workloads.readers.packed import DAMAGE
 from workloads.readers.pieces import PieceTree, Prompt
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens

@@ -74,7 +74,7 @@ def binary() -> Iterator[tuple[str, bytes]]:
             ("oracle_general:{}?requests=time&repair=rechain", ".oracleGeneral"),
         ):
             path = Path(folder) / f"x{suffix}"
-            formats.writer(path)(trace, path)
+            formats.writer(path).write(trace, path)
             yield spec, path.read_bytes()
         packed = io.BytesIO()
         files.ragpulse_folder(Path(folder) / "rag")

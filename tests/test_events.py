@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import json
 import random
@@ -302,8 +301,16 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, tail, framed):
     path = tmp_path_factory.mktemp("events") / "recording"
     head = frames(payload(stored([1])), 0) if framed else payload(stored([1]))
     path.write_bytes(head + tail)
-    with contextlib.suppress(TraceError):
-        events.read_streams(path)
+    refusal, streams = "", {}
+    try:
+        streams = events.read_streams(path)
+    except TraceError as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.startswith(str(path))
+        assert "fix: " in refusal
+    else:
+        assert any(1 in stream.hashes for stream in streams.values())
 
 
 def test_sources_are_kept_apart(tmp_path):

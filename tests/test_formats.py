@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import extra, missing
+from small_traces import hand_trace
 from trace_files import (
     AGENTIC_1,
     AGENTIC_2,
@@ -30,6 +31,7 @@ from trace_files import (
     write,
 )
 
+from sim.cli import main
 from workloads import Trace, TraceError, formats, load, locate
 from workloads.readers import bailian, dynamo, lmcache, mooncake, oracle_general, prefix_cache_evolve, ragpulse
 from workloads.synthetic import chat as chats
@@ -79,7 +81,7 @@ def files_of(name: str, folder: Path) -> Iterator[Path]:
         for suffix in formats.module(name).SUFFIXES:
             if suffix.endswith(".zst"):
                 extra("zstandard")
-            formats.writer(folder / f"x{suffix}")(chats(seed=1, requests=20), folder / f"x{suffix}")
+            formats.writer(folder / f"x{suffix}").write(chats(seed=1, requests=20), folder / f"x{suffix}")
             yield folder / f"x{suffix}"
     if name == "ragpulse":
         yield ragpulse_folder(folder / "rag")
@@ -227,3 +229,23 @@ def test_memory_of_records_is_bounded(tmp_path: Path) -> None:
         tracemalloc.stop()
     buffer = 6_400_000
     assert peak < buffer + 70 * trace.n_refs, f"{(peak - buffer) / trace.n_refs:.0f} bytes per record"
+
+
+@pytest.mark.parametrize("name", [name for name in formats.MODULES if hasattr(formats.module(name), "write")])
+def test_a_format_keeps_the_columns_it_names(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "parquet":
+        extra("pyarrow")
+    known = {"session": [0, 0, 1], "turn": [0, 1, 0], "tenant": [0, 0, 1], "request_type": [1, 1, 0]}
+    known |= {"priority": [2, 0, 1]}
+    trace = hand_trace([[0, 1], [0, 2], [3]], [20, 25, 13], **known)
+    trace.save(tmp_path / "t.npz")
+    module = formats.module(name)
+    out = tmp_path / f"out{module.SUFFIXES[0]}"
+    assert main(["trace", "convert", str(tmp_path / "t.npz"), str(out)]) == 0
+    lost = [column for column in known if column not in module.KEEPS]
+    assert ("left out, the format has no place for it: " + ", ".join(lost) in capsys.readouterr().err) == bool(lost)
+    back = load(f"{out}?block=10" if name in ("prefix_cache_evolve", "oracle_general") else str(out)).columns()
+    for column in module.KEEPS:
+        assert len(set(back[column].tolist())) == len(set(known[column]))
+    for column in lost:
+        assert column not in back or column == "turn"  # a reader may count turns anew

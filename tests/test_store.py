@@ -30,7 +30,7 @@ def written(trace: Trace, folder, kind: str) -> str:
     if kind == "parquet":
         extra("pyarrow")
     path = folder / f"trace{KINDS[kind]}"
-    formats.writer(path)(trace, path)
+    formats.writer(path).write(trace, path)
     return f"{path}?block_tokens={trace.block_tokens}" if kind == "mooncake" else str(path)
 
 
@@ -77,7 +77,7 @@ def test_times_in_ms_come_back_exactly(tmp_path, real_trace):
 
 def test_mooncake_lists_a_fresh_id_for_each_partial_tail(tmp_path):
     path = tmp_path / "t.jsonl"
-    formats.writer(path)(TRACE, path)
+    formats.writer(path).write(TRACE, path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows == [
         {"timestamp": 0, "input_length": 25, "output_length": 0, "hash_ids": [0, 1, 5], "session_id": "5"},
@@ -91,12 +91,12 @@ def test_mooncake_lists_a_fresh_id_for_each_partial_tail(tmp_path):
 def test_kvt1_lists_runs(tmp_path):
     path = tmp_path / "t.kvt1.gz"
     trace = hand_trace([[0, 1, 2], [0, 1, 3, 4], []], [30, 45, 3])
-    formats.writer(path)(trace, path)
+    formats.writer(path).write(trace, path)
     header, *rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     assert (header["format"], header["block_size"]) == ("kvt1", 10)
     assert [row["b"] for row in rows] == [[[0, 3]], [[0, 2], [3, 2]], []]
     first = path.read_bytes()
-    formats.writer(path)(trace, path)
+    formats.writer(path).write(trace, path)
     assert path.read_bytes() == first  # no clock in it
 
 

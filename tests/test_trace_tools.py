@@ -213,7 +213,7 @@ def test_a_manifest_says_the_block_size(tmp_path):
         name="tiny", block_tokens=4, offsets=[0, 0], block_ids=[], arrival_s=[0], input_tokens=[3], output_tokens=[1]
     )
     path = tmp_path / "tiny.jsonl"
-    formats.writer(path)(tiny, path)
+    formats.writer(path).write(tiny, path)
     assert load(str(path)).block_tokens == 4
     assert load(f"{path}?block_tokens=8").block_tokens == 8
 

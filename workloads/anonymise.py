@@ -66,7 +66,7 @@ def anonymise(spec: str, output: Path, key: bytes, start_at_zero: bool = False, 
         OSError: the output cannot be written.
     """
     log = output.name.endswith(LOG_SUFFIXES)
-    write = None if log else formats.writer(output)
+    write = None if log else formats.writer(output).write
     trace, names = _read(spec, key)
     clean = _cleaned(trace, start_at_zero)
     if write is not None:

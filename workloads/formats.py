@@ -7,7 +7,8 @@ and one line in `MODULES`; the module offers
 - ``matches(head) -> bool``: whether a file or folder that begins like this is of the format; never raises;
 - ``read(path, **options) -> Trace | SessionSet``: options are keyword arguments with types and defaults. Sessions are
   laid on a clock by :func:`workloads.materialise.materialise`, whose options then are options of the format too;
-- optionally ``SUFFIXES`` and ``write(trace, path)``, if traces can be written in it.
+- if traces can be written in it, ``SUFFIXES``, ``write(trace, path)`` and ``KEEPS``, the optional columns of a trace
+  that the format has a place for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import inspect
 import io
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +26,6 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from workloads.errors import TraceError, unknown_name
-from workloads.trace import Trace
 
 MODULES: Mapping[str, str] = MappingProxyType(
     {
@@ -137,8 +137,8 @@ def is_generated(spec: str) -> bool:
     return bool(colon) and "/" not in kind and kind not in MODULES
 
 
-def writer(path: Path, name: str | None = None) -> Callable[[Trace, Path], None]:
-    """Return the function that writes a trace to a file.
+def writer(path: Path, name: str | None = None) -> ModuleType:
+    """Return the module of the format that a trace is written in.
 
     Args:
         path: The file; its suffix tells the format.
@@ -151,10 +151,10 @@ def writer(path: Path, name: str | None = None) -> Callable[[Trace, Path], None]
     if name is not None:
         if name not in writable:
             raise unknown_name("trace format that can be written", name, writable)
-        return writable[name].write  # type: ignore[no-any-return]
+        return writable[name]
     for found in writable.values():
         if any(path.name.endswith(suffix) for suffix in found.SUFFIXES):
-            return found.write  # type: ignore[no-any-return]
+            return found
     known = ", ".join(suffix for found in writable.values() for suffix in found.SUFFIXES)
     raise TraceError(f"{path}: its suffix names no format that can be written - fix: end it in one of {known}")
 

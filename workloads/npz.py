@@ -30,6 +30,7 @@ FORMAT = "kvevolve-trace"
 VERSION = 2
 SUMMARY = "kvevolve's own: fast, exact, with its manifest"
 SUFFIXES = (".npz",)
+KEEPS = ("session", "turn", "tenant", "request_type", "priority")
 _META = "meta"
 _DTYPES = {"offsets": np.int64, "arrival_s": np.float64}  # every other column is int32
 _REQUIRED = ("offsets", "block_ids", "arrival_s", "input_tokens", "output_tokens")

@@ -86,7 +86,7 @@ def written(suffix: str) -> Callable[[Path], Path]:
 
     def write(folder: Path) -> Path:
         path = folder / f"trace{suffix}"
-        formats.writer(path)(trace(), path)
+        formats.writer(path).write(trace(), path)
         return path
 
     return write

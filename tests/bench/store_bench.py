@@ -39,7 +39,7 @@ def rows(trace: Trace, folder: Path, runs: int) -> list[list[object]]:
     millions = trace.n_refs / 1e6
     for name, suffix in SUFFIXES.items():
         path = folder / f"trace{suffix}"
-        write = formats.writer(path)
+        write = formats.writer(path).write
         wrote = best(lambda write=write, path=path: write(trace, path), runs)
         spec = f"{path}?block_tokens={trace.block_tokens}" if suffix.startswith(".jsonl") else str(path)
         read = best(lambda spec=spec: load(spec), runs)

@@ -28,6 +28,7 @@ __all__ = ["ParquetTrace", "matches", "open_parquet", "read", "write", "write_ba
 
 SUMMARY = "one row per request, for exchange and for what does not fit in memory"
 SUFFIXES = (".parquet",)
+KEEPS = ("session", "turn", "tenant", "request_type", "priority")
 
 
 def matches(head: Head) -> bool:

@@ -19,9 +19,9 @@ from workloads.readers.assemble import Rows, assemble, checked_repairs
 from workloads.readers.lines import JsonLines, Record, source_of
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
-from workloads.writers.kvt1 import SUFFIXES, write
+from workloads.writers.kvt1 import KEEPS, SUFFIXES, write
 
-__all__ = ["SUFFIXES", "SUMMARY", "matches", "read", "read_header", "write"]
+__all__ = ["KEEPS", "SUFFIXES", "SUMMARY", "matches", "read", "read_header", "write"]
 
 _USED = frozenset(("t", "in", "out", "s", "b"))
 _MAX_REFS = 2**31 - 1

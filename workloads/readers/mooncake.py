@@ -38,9 +38,9 @@ from workloads.readers.pieces import PieceTree, Prompt
 from workloads.readers.session_clock import SessionClock
 from workloads.trace import Trace
 from workloads.validation import check_block_tokens
-from workloads.writers.mooncake import SUFFIXES, write
+from workloads.writers.mooncake import KEEPS, SUFFIXES, write
 
-__all__ = ["SUFFIXES", "SUMMARY", "matches", "read", "write"]
+__all__ = ["KEEPS", "SUFFIXES", "SUMMARY", "matches", "read", "write"]
 
 _PLAIN = frozenset(("timestamp", "input_length", "output_length", "hash_ids"))
 _OTHER_NAMES = frozenset(("created_time", "input_tokens", "output_tokens", "delay_ms"))

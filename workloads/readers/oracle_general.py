@@ -35,6 +35,7 @@ from workloads.writers.packed import packed_write
 
 SUMMARY = "libCacheSim's oracleGeneral, plain or zstd: blocks as objects, in and out"
 SUFFIXES = (".oracleGeneral", ".oracleGeneral.zst", ".oracleGeneral.bin", ".oracleGeneral.bin.zst")
+KEEPS = ()
 RECORD = np.dtype([("time_s", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
 REQUESTS = ("record", "time", "marked")
 

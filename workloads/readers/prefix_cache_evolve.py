@@ -29,6 +29,7 @@ from workloads.writers.text import write_lines
 
 SUMMARY = "prefix-cache-evolve's metadata, in and out"
 SUFFIXES = (".pce.jsonl",)
+KEEPS = ("session", "tenant", "request_type", "priority")
 
 _PATHS = ("prefix_path", "prefix_hashes")
 _TENANTS = ("tenant_hash", "tenant_id")

@@ -19,6 +19,7 @@ from workloads.trace import Trace
 from workloads.writers.text import milliseconds, write_lines
 
 SUFFIXES = (".kvt1", ".kvt1.gz")
+KEEPS = ("session", "turn")
 
 
 def write(trace: Trace, path: str | os.PathLike[str]) -> None:

@@ -21,6 +21,7 @@ from workloads.trace import Trace
 from workloads.writers.text import milliseconds, write_lines
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
+KEEPS = ("session", "turn")
 
 
 def write(trace: Trace, path: str | os.PathLike[str]) -> None:

@@ -55,12 +55,17 @@ def write(trace: Trace, options: argparse.Namespace) -> int:
     """Write a trace as asked for and say so on stderr; return the exit code."""
     from workloads import formats
     from workloads.manifest import stated
+    from workloads.trace import OPTIONAL_COLUMNS
 
     trace = trace.renamed(options.name) if options.name else trace
     trace = stated(trace, source=options.source, licence=options.licence, citation=options.citation)
+    target = formats.writer(options.output, options.to)
     with _terminable():
-        formats.writer(options.output, options.to)(trace, options.output)
+        target.write(trace, options.output)
     print(f"{options.output}: {trace!r}", file=sys.stderr)
+    left_out = [name for name in OPTIONAL_COLUMNS if name in trace.columns() and name not in target.KEEPS]
+    if left_out:
+        print(f"left out, the format has no place for it: {', '.join(left_out)}", file=sys.stderr)
     return 0
 
 

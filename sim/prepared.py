@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core.continuation import find_continuations
+from sim.core.conversations import follow, new_tails
 from sim.core.replay import Requests, frozen
-from sim.core.view import Labels
+from sim.core.view import Labels, labels_of
 from workloads.trace import Trace
 
 DECODE = ("none", "private", "infer")
@@ -75,9 +76,8 @@ def _prepare(trace: Trace, decode: str) -> Prepared:
         frozen(trace.output_tokens, np.int32),
         frozen(trace.arrival_s, np.float64),
     )
-    columns = (trace.turn, trace.tenant, trace.request_type, trace.priority)
-    known = (np.zeros(0, np.int32) if column is None else np.maximum(column, 0) for column in columns)  # -1: unknown
-    labels = Labels(*(frozen(column, np.int32) for column in known))
+    turns = follow(new_tails(trace.n_requests), trace.offsets, trace.block_ids.astype(np.uint64), trace.arrival_s)
+    labels = labels_of((trace.turn, trace.tenant, trace.request_type, trace.priority), turns)
     exact = int(np.count_nonzero((trace.input_tokens % trace.block_tokens == 0) & (trace.input_tokens > 0)))
     largest = int(trace.occupied_blocks.max(initial=0))
     return Prepared(requests, labels, parents, exact, largest, trace.block_tokens)

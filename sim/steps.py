@@ -6,6 +6,7 @@ Knows how requests that still run go from step to step. Must not know engines, p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,12 +66,16 @@ def following(last: Step | None, running: Running, requests: Requests, labels: L
         new_offsets, new_values = getattr(requests, offsets), getattr(requests, ids)
         columns[offsets] = frozen(np.concatenate([kept, new_offsets[1:] + kept[-1]]), np.int64)
         columns[ids] = frozen(np.concatenate([values, new_values]), np.uint32)
-    old_labels = (column[carried] if column.size else column for column in last.labels)
     return Step(
         Requests(**columns),
-        Labels(*(frozen(np.concatenate(pair), np.int32) for pair in zip(old_labels, labels, strict=True))),
+        Labels(*(_joined(getattr(last.labels, name), getattr(labels, name), carried) for name in Labels._fields)),
         carried,
         np.concatenate([last.number[carried], number]),
         np.concatenate([last.hits[carried], np.zeros(n, np.int32)]),
         np.concatenate([last.start_s[carried], np.zeros(n)]),
     )
+
+
+def _joined(old: npt.NDArray[Any], new: npt.NDArray[Any], carried: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    """Return a column of the carried requests and the new ones; empty where unknown."""
+    return frozen(np.concatenate([old[carried] if old.size else old, new]), new.dtype)

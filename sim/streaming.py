@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import engines
-from sim.core import idmap
+from sim.core import conversations, idmap
 from sim.core.replay import Requests, frozen
-from sim.core.view import Labels
+from sim.core.view import Labels, labels_of
 from sim.engines.outputs import named
 from sim.engines.vllm import NativeSteps, PolicySteps
 from sim.options import Options, Replay
@@ -182,6 +182,7 @@ class _Replay:
             exact = size.exact_multiples
             self._steps = PolicySteps(parents, exact, block_tokens, compiled, capacity_blocks, options)
         self._steps.running.more[0] = True
+        self._tails = conversations.new_tails(conversations.REMEMBERED)
         self._last: Step | None = None
         self._hits: list[npt.NDArray[np.int32]] = []
         self._start_s: list[npt.NDArray[np.float64]] = []
@@ -217,9 +218,8 @@ class _Replay:
             frozen(batch.output_tokens, np.int32),
             frozen(batch.arrival_s, np.float64),
         )
-        columns = (batch.turn, batch.tenant, batch.request_type, batch.priority)
-        known = (np.zeros(0, np.int32) if column is None else np.maximum(column, 0) for column in columns)
-        self._step(requests, Labels(*(frozen(column, np.int32) for column in known)))
+        turns = conversations.follow(self._tails, batch.offsets, batch.block_ids, batch.arrival_s)
+        self._step(requests, labels_of((batch.turn, batch.tenant, batch.request_type, batch.priority), turns))
 
     def _step(self, requests: Requests, labels: Labels) -> None:
         step = following(self._last, self._steps.running, requests, labels)

@@ -122,7 +122,10 @@ class PolicyCache:
         self.current = i
         self.cache.now += 1.0
         self.observe(now_s)
-        self.records.present(ask, hits)
+        known = hits
+        while known < len(ask.blocks) and (self.find(ask.blocks[known]) or ask.blocks[known] in self.records.ghosts):
+            known += 1
+        self.records.present(ask, hits, known)
         evicted = self.counts["evicted_blocks"]
         held = Held(ask, hits, [])
         for block in ask.blocks[:hits]:

@@ -11,6 +11,9 @@ from types import SimpleNamespace
 from sim.core import fields
 from sim.twin_server import Ask
 
+COPIED = ("inferred_turn", "turn_gap", "turn", "tenant", "type", "priority")
+"""Fields of the request that its blocks keep."""
+
 
 def blank(of: tuple[fields.Field, ...]) -> SimpleNamespace:
     """Return a record of zeros."""
@@ -45,11 +48,15 @@ class Records:
         record.gap_s = self.cache.now_s - record.last_access_s if known else fields.NEVER
         record.last_access, record.last_access_s = self.cache.now, self.cache.now_s
         record.seen += 1
-        for name in ("turn", "tenant", "type", "priority"):
+        record.prompt_blocks = self.request.blocks
+        for name in COPIED:
             setattr(record, name, getattr(self.request, name))
 
-    def present(self, ask: Ask, hits: int) -> None:
-        """Show the policy a request."""
+    def present(self, ask: Ask, hits: int, known: int | None = None) -> None:
+        """Show the policy a request, of whose blocks so many are known; None for one that finishes."""
         shown = {"input_tokens": ask.input_tokens, "blocks": len(ask.blocks), "hit_blocks": hits}
-        labels = {name: getattr(ask, name) for name in ("turn", "tenant", "type", "priority")}
+        shown["known_blocks"] = hits if known is None else known
+        labels = {name: getattr(ask, name) for name in (*COPIED, "turn_gap_s")}
         vars(self.request).update({name: float(value) for name, value in (shown | labels).items()})
+        if known is not None:
+            self.cache.continued, self.cache.usual_gap = ask.continued, ask.usual_gap

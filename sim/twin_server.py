@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from sim.core import fields
+from sim.core.conversations import REMEMBERED
 from sim.simulation import Options
 from workloads.trace import Trace
 
@@ -37,6 +39,11 @@ class Ask:
     prompt_blocks: int
     total_blocks: int
     hit_limit: int
+    inferred_turn: int
+    turn_gap: float
+    turn_gap_s: float
+    continued: float
+    usual_gap: float
     turn: int
     tenant: int
     type: int
@@ -70,6 +77,7 @@ def asks_of(trace: Trace, decode: str) -> list[Ask]:
     size = trace.block_tokens
     prompts = [trace.block_ids[a:b].tolist() for a, b in zip(trace.offsets[:-1], trace.offsets[1:], strict=True)]
     next_id = trace.n_blocks
+    conversations = Conversations()
     asks = []
     for i, blocks in enumerate(prompts):
         tokens, output = int(trace.input_tokens[i]), int(trace.output_tokens[i])
@@ -91,6 +99,7 @@ def asks_of(trace: Trace, decode: str) -> list[Ask]:
                 prompt_blocks=math.ceil(tokens / size),
                 total_blocks=math.ceil(computed / size),
                 hit_limit=min(len(blocks), max(tokens - 1, 0) // size),
+                **conversations.add(blocks, float(trace.arrival_s[i])),
                 turn=0 if trace.turn is None else max(int(trace.turn[i]), 0),
                 tenant=0 if trace.tenant is None else max(int(trace.tenant[i]), 0),
                 type=0 if trace.request_type is None else max(int(trace.request_type[i]), 0),
@@ -98,6 +107,42 @@ def asks_of(trace: Trace, decode: str) -> list[Ask]:
             )
         )
     return asks
+
+
+class Conversations:
+    """Who continues whom, as `sim.core.conversations` says, by one dict."""
+
+    def __init__(self) -> None:
+        self.ended: dict[int, dict[str, Any]] = {}
+        """Per last full block: number, time and turn of the last request that ended there; whether one went on."""
+        self.requests = self.with_blocks = self.continuing = 0
+        self.continued = self.log_gap = 0.0
+
+    def add(self, blocks: list[int], arrival_s: float) -> dict[str, Any]:
+        """Return the fields of the next request."""
+        turn, gap, gap_s = 1, fields.NEVER, fields.NEVER
+        known = [block for block in blocks if self.remembered(block)]
+        if known and not self.ended[known[-1]]["branching"]:
+            before = self.ended[known[-1]]
+            turn, gap = before["turn"] + 1, float(self.requests - before["number"])
+            gap_s = arrival_s - before["arrival_s"]
+            before["branching"] = known[-1] != blocks[-1]
+            self.continuing += 1
+            self.log_gap += max(1 / 64, 1 / self.continuing) * (math.log(gap) - self.log_gap)
+        if blocks:
+            self.with_blocks += 1
+            self.continued += max(1 / 64, 1 / self.with_blocks) * ((turn > 1) - self.continued)
+            branching = self.remembered(blocks[-1]) and self.ended[blocks[-1]]["branching"]
+            end = {"number": self.requests, "arrival_s": arrival_s, "turn": turn, "branching": branching}
+            self.ended[blocks[-1]] = end
+        self.requests += 1
+        usual_gap = math.exp(self.log_gap) if self.continuing else 0.0
+        found = {"inferred_turn": turn, "turn_gap": gap, "turn_gap_s": gap_s}
+        return found | {"continued": self.continued, "usual_gap": usual_gap}
+
+    def remembered(self, block: int) -> bool:
+        """Return whether one of the last requests ended with a block."""
+        return block in self.ended and self.ended[block]["number"] >= self.requests - REMEMBERED
 
 
 def _continuation(trace: Trace, prompts: list[list[int]], i: int) -> list[int] | None:

@@ -65,7 +65,7 @@ class PolicyRadixCache(RadixCache):
         self.cache.resident_blocks = float(self.resident())
         self.cache.running_blocks = float(locked + self.scratch())
         self.cache.hit_rate = self.counts["hit_blocks"] / max(self.counts["looked_up_blocks"], 1)
-        self.records.present(ask, hits)
+        self.records.present(ask, hits, hits if admitted else None)
 
     def end(self, full: int, hits: int, evicted: int) -> None:
         """Bring the moving averages up to date."""

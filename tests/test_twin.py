@@ -31,11 +31,16 @@ RANDOM_POLICIES = 40
 BLOCK_FIELDS = (
     *("last_access", "gap", "gap_s", "inserted", "inserted_s", "released", "hits", "seen", "depth", "children"),
     *("generated", "turn", "tenant", "s0", "s1", "prefix_tokens", "recompute_cost", "age", "age_s", "residence"),
+    *("prompt_blocks", "inferred_turn", "turn_gap"),
 )
 CACHE_FIELDS = (
     *("resident_blocks", "running_blocks", "hit_rate", "recent_hit_rate", "pressure", "request_blocks", "s0", "now_s"),
+    *("continued", "usual_gap"),
 )
-REQUEST_FIELDS = ("input_tokens", "blocks", "hit_blocks", "new_blocks", "turn", "tenant")
+REQUEST_FIELDS = (
+    *("input_tokens", "blocks", "hit_blocks", "new_blocks", "turn", "tenant"),
+    *("known_blocks", "inferred_turn", "turn_gap", "turn_gap_s"),
+)
 
 
 def _term(rng: np.random.Generator, request: bool, depth: int = 2) -> str:

@@ -171,7 +171,12 @@ class ChunkStore:
         cache.now_s = math.floor(ask.arrival_s * TICKS_PER_S) / TICKS_PER_S + self.origin
         cache.resident_blocks, cache.running_blocks = float(len(self.stored)), 0.0
         cache.hit_rate = sum(h for h in self.hits if h > 0) / max(self.looked_up, 1)
-        self.records.present(ask, hits)
+        known = hits
+        while known < len(ask.blocks) and (
+            ask.blocks[known] in self.stored or ask.blocks[known] in self.records.ghosts
+        ):
+            known += 1
+        self.records.present(ask, hits, known)
 
     def average(self, full: int, hits: int, evicted: int) -> None:
         """Move the averages."""

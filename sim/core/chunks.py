@@ -253,7 +253,8 @@ def replay_chunks(requests, labels, gpu_hits, state, marks, hooks, rules, atomic
         hits = min(found, limit)
         cache.now += 1.0
         view.observe(state.cache[0], requests.arrival_s[i], origin, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
-        view.present(state.request[0], requests, labels, i, hits)
+        view.follow(state.cache[0], labels, i)
+        view.present(state.request[0], requests, labels, i, hits, st.known_blocks(state, requests, i, hits))
         if atomic:
             stored = _all_or_nothing(state, marks, requests, i, gpu_hits[i], found, rules, hooks, counts)
         else:

@@ -175,7 +175,7 @@ def _finish(state, requests, labels, i, row, hits, rows, rules, hooks, counts):
     held, copy = rows.held[row], rows.copy[row]
     blocks = replay.prompt_blocks(requests, i, rules.block_tokens)
     if requests.total_blocks[i] > blocks or requests.generated_offsets[i + 1] > requests.generated_offsets[i]:
-        view.present(state.request[0], requests, labels, i, hits)
+        view.present(state.request[0], requests, labels, i, hits, hits)
         kept = _generate(state, requests, i, held, rules, priority, admit, on_insert, on_evict, counts)
         first = requests.generated_offsets[i]
         for k in range(kept - 1, -1, -1):
@@ -293,7 +293,8 @@ def replay_policy(requests, labels, state, rows, running, hooks, rules, server, 
             return
         state.cache[0].now += 1.0
         view.observe(state.cache[0], now_s, origin, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
-        view.present(state.request[0], requests, labels, i, hits)
+        view.follow(state.cache[0], labels, i)
+        view.present(state.request[0], requests, labels, i, hits, st.known_blocks(state, requests, i, hits))
         row = rows.vacant[running.size[0]]
         rows.row_of[i] = row
         _admit(state, requests, i, hits, row, rows, rules, hooks, counts)

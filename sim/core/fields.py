@@ -63,6 +63,9 @@ BLOCK: tuple[Field, ...] = (
         moving=True,
     ),
     Field("generated", "1 if generated tokens filled it, 0 if a prompt did", "0 or 1"),
+    Field("prompt_blocks", "full blocks in the prompt of the last request that used it", "blocks"),
+    Field("inferred_turn", "request.inferred_turn of the last request that used it", "turns"),
+    Field("turn_gap", "request.turn_gap of the last request that used it", "steps"),
     Field("turn", "turn of the last request that used it within its session; 0 if unknown", "turns"),
     Field("tenant", "tenant of the last request that used it; 0 if unknown", "label"),
     Field("type", "request type of the last request that used it; 0 if unknown", "label"),
@@ -87,6 +90,15 @@ REQUEST: tuple[Field, ...] = (
     Field("input_tokens", "prompt length", "tokens"),
     Field("blocks", "full blocks of the prompt", "blocks"),
     Field("hit_blocks", "of them, found in the cache", "blocks"),
+    Field("known_blocks", "full blocks from the start that are in the cache or remembered in the ghost list", "blocks"),
+    Field(
+        "inferred_turn",
+        "turn of its conversation as block ids tell: 1, or one more than the request it continues; that one's last full"
+        " block is in its prompt, and no other prompt went on from there",
+        "turns",
+    ),
+    Field("turn_gap", f"requests since the one it continues; {NEVER:g} if it continues none", "steps"),
+    Field("turn_gap_s", "the same in time", "seconds"),
     Field("turn", "turn within its session; 0 if unknown", "turns"),
     Field("tenant", "tenant; 0 if unknown", "label"),
     Field("type", "request type; 0 if unknown", "label"),
@@ -105,6 +117,12 @@ CACHE: tuple[Field, ...] = (
     Field("recent_hit_rate", "the same, moving average over about 64 requests", "fraction", moving=True),
     Field("pressure", "blocks evicted per request, moving average over about 64 requests", "blocks", moving=True),
     Field("request_blocks", "full blocks per request, moving average over about 64 requests", "blocks", moving=True),
+    Field(
+        "continued", "share of requests that continue another, moving average over about 64", "fraction", moving=True
+    ),
+    Field(
+        "usual_gap", "geometric mean of turn_gap, moving average over about 64 turns; 0 before", "steps", moving=True
+    ),
     *_slots(CACHE_SLOTS, "private number; 0 at the start", moving=True),
 )
 

@@ -185,6 +185,9 @@ def touch(state, node):
     record.last_access = cache.now
     record.last_access_s = cache.now_s
     record.seen += 1
+    record.prompt_blocks = request.blocks
+    record.inferred_turn = request.inferred_turn
+    record.turn_gap = request.turn_gap
     record.turn = request.turn
     record.tenant = request.tenant
     record.type = request.type

@@ -305,7 +305,7 @@ def replay_all(requests, labels, tree, leaf_of, running, rules, server, hooks, r
                 view.observe(
                     records.cache[0], finish_s, rules.origin, tree.n[radix.LOCKED] + tree.n[radix.SCRATCH], counts
                 )
-                view.present(records.request[0], requests, labels, j, hits_out[j])
+                view.present(records.request[0], requests, labels, j, hits_out[j], hits_out[j])
             _finish(tree, requests, labels, j, leaf_of[j], hits_out[j], rules, hooks, records, counts)
         if i == n or tree.n[radix.BROKEN] > 0:
             return
@@ -313,7 +313,8 @@ def replay_all(requests, labels, tree, leaf_of, running, rules, server, hooks, r
         if records is not None:
             records.cache[0].now = served
             view.observe(records.cache[0], now_s, rules.origin, tree.n[radix.LOCKED] + tree.n[radix.SCRATCH], counts)
-            view.present(records.request[0], requests, labels, i, hits)
+            view.follow(records.cache[0], labels, i)
+            view.present(records.request[0], requests, labels, i, hits, hits)
         leaf_of[i] = _admit(tree, requests, labels, i, node, hits, rules, hooks, records, counts)
         counts[replay.WAITED] += waited
         hits_out[i], start_out[i] = hits, now_s

@@ -74,6 +74,8 @@ def _used(records, node):
     record, request, cache = records.block[node], records.request[0], records.cache[0]
     record.last_access, record.last_access_s = cache.now, cache.now_s
     record.seen += 1
+    record.prompt_blocks = request.blocks
+    record.inferred_turn, record.turn_gap = request.inferred_turn, request.turn_gap
     record.turn, record.tenant = request.turn, request.tenant
     record.type, record.priority = request.type, request.priority
 

@@ -264,7 +264,8 @@ def replay_shadowed(requests, labels, state, future, log, hooks, rules, modes, h
         hits_out[i] = hits
         state.cache[0].now += 1.0
         view.observe(state.cache[0], requests.arrival_s[i], 0.0, state.n[st.PINNED] + state.n[st.SCRATCH], counts)
-        view.present(state.request[0], requests, labels, i, hits)
+        view.follow(state.cache[0], labels, i)
+        view.present(state.request[0], requests, labels, i, hits, st.known_blocks(state, requests, i, hits))
         for k in range(hits):
             block = requests.block_ids[start + k]
             _forget(future, st.node_of(state, block))

@@ -113,6 +113,16 @@ def node_of(state, block):
 
 
 @kernel(inline=True)
+def known_blocks(state, requests, i, hits):
+    """Return the full blocks of request `i`, from the start on, that are resident or remembered; `hits` are."""
+    start, stop = requests.offsets[i], requests.offsets[i + 1]
+    k = start + hits
+    while k < stop and state.status[requests.block_ids[k]] != ABSENT:
+        k += 1
+    return k - start
+
+
+@kernel(inline=True)
 def remember(state, block):
     """Put a block that is not resident at the new end of the ghost list; forget the oldest beyond the limit."""
     end = np.uint32(state.status.size)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from sim.core import fields
 from sim.twin_server import Ask
 
-COPIED = ("inferred_turn", "turn_gap", "turn", "tenant", "type", "priority")
+COPIED = ("inferred_turn", "turn_gap", "output_tokens", "turn", "tenant", "type", "priority")
 """Fields of the request that its blocks keep."""
 
 

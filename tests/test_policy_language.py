@@ -63,6 +63,12 @@ REFUSED = [
     (HEAD + "    return blok.hits\n", 2, "outside the contract", "read fields of block, cache"),
     (HEAD + "    return block.hit\n", 2, "`block.hit` does not exist", "did you mean block.hits"),
     (HEAD + "    return block.next_use\n", 2, "does not exist", "block"),
+    (
+        HEAD + "    return 1.0\ndef admit(block, request, cache):\n    return block.output_tokens > 9\n",
+        4,
+        "not known before",
+        "on_evict",
+    ),
     (HEAD + "    return block.k0\n", 2, "does not exist", "block"),
     (HEAD + "    return cache.k0\n", 2, "does not exist", "cache"),
     (HEAD + "    return block.__class__\n", 2, "does not exist", "block"),

@@ -25,7 +25,8 @@ SOURCES = {
     "exact": "def priority(block, cache):\n    return block.seen / (cache.now - block.inserted + 1.0) + block.turn\n",
     "touch": 'SCORING = "touch"\ndef priority(block, cache):\n    return block.gap + cache.pressure + block.tenant\n',
     "turns": (
-        "def priority(block, cache):\n    return block.s0 - block.age / (1.0 + cache.usual_gap) + block.prompt_blocks\n"
+        "def priority(block, cache):\n"
+        "    return block.s0 - block.age / (1.0 + cache.usual_gap) + block.output_tokens / 9.0\n"
         "def on_insert(block, request, cache):\n    block.s0 = request.inferred_turn + cache.continued\n"
         "def on_hit(block, request, cache):\n"
         "    block.s0 = request.known_blocks - min(request.turn_gap, 99.0) - min(request.turn_gap_s, 99.0)\n"

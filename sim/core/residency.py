@@ -186,6 +186,7 @@ def touch(state, node):
     record.last_access_s = cache.now_s
     record.seen += 1
     record.prompt_blocks = request.blocks
+    record.output_tokens = request.output_tokens
     record.inferred_turn = request.inferred_turn
     record.turn_gap = request.turn_gap
     record.turn = request.turn

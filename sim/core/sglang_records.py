@@ -74,7 +74,7 @@ def _used(records, node):
     record, request, cache = records.block[node], records.request[0], records.cache[0]
     record.last_access, record.last_access_s = cache.now, cache.now_s
     record.seen += 1
-    record.prompt_blocks = request.blocks
+    record.prompt_blocks, record.output_tokens = request.blocks, request.output_tokens
     record.inferred_turn, record.turn_gap = request.inferred_turn, request.turn_gap
     record.turn, record.tenant = request.turn, request.tenant
     record.type, record.priority = request.type, request.priority

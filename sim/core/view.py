@@ -70,6 +70,7 @@ def present(request, requests, labels, i, hits, known):
     request.blocks = requests.offsets[i + 1] - requests.offsets[i]
     request.hit_blocks = hits
     request.known_blocks = known
+    request.output_tokens = requests.output_tokens[i]
     request.inferred_turn = labels.inferred_turn[i]
     request.turn_gap = labels.turn_gap[i] if labels.turn_gap[i] > 0 else fields.NEVER
     request.turn_gap_s = labels.turn_gap_s[i] if labels.turn_gap[i] > 0 else fields.NEVER

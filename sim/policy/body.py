@@ -179,7 +179,10 @@ class Body:
             self.refuse(node, f"attribute `.{node.attr}` is outside the contract", fix)
             return
         names = [field.name for field in fields.RECORDS[owner]]
-        if node.attr not in names:
+        if (owner, node.attr) in fields.LATE and "request" in self.records:
+            fix = "read it in `priority` or `on_evict`"
+            self.refuse(node, f"`{owner}.{node.attr}` is not known before the request has finished", fix)
+        elif node.attr not in names:
             near = difflib.get_close_matches(node.attr, names, 1)
             fix = f"did you mean {owner}.{near[0]}?" if near else f"{owner} has: {', '.join(names)}"
             self.refuse(node, f"`{owner}.{node.attr}` does not exist", fix)

@@ -67,7 +67,7 @@ _ALWAYS_ZERO = {("block", "children")}
 
 def readable(records: tuple[str, ...], unit: str | None = None) -> list[tuple[str, str]]:
     """Return the informative public fields of some records, of one unit if given."""
-    skipped = SLOTS | _CONSTANT_PER_RUN | _ALWAYS_ZERO
+    skipped = SLOTS | _CONSTANT_PER_RUN | _ALWAYS_ZERO | (fields.LATE if "request" in records else set())
     return [key for key in UNITS if key[0] in records and key not in skipped and unit in (None, UNITS[key])]
 
 

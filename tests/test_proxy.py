@@ -65,7 +65,8 @@ def request(program: str = PROGRAM, mode: str = "diff", **more: object) -> dict:
 
 
 def proxy(folder: Path, url: str, **values: object) -> Proxy:
-    known = {"upstream": url, "polish_evaluations": 0, "retries": 0, "objective": f"{__name__}:NearSixty"}
+    known = {"upstream": url, "polish_evaluations": 0, "retries": 0, "polish_seconds": 1e6}
+    known |= {"objective": f"{__name__}:NearSixty"}
     return Proxy(LlmSettings.from_mapping(known | values), folder)
 
 
@@ -222,11 +223,8 @@ def test_a_server_that_streams_is_understood(tmp_path, stream):
 
 
 def test_busy_endpoints_are_asked_again_after_the_pause_they_name(tmp_path):
-    busy = [
-        Say("slow down", status=429, headers={"Retry-After": "0.2"}),
-        Say("", status=500, headers={"retry-after-ms": "5"}),
-    ]
-    with serving(*busy, Say(GOOD)) as model:
+    busy = Say("slow down", status=429, headers={"Retry-After": "0.2"})
+    with serving(busy, Say("", status=500, headers={"retry-after-ms": "5"}), Say(GOOD)) as model:
         began = time.monotonic()
         assert ask(proxy(tmp_path, model.url, retries=2)) == GOOD
         assert time.monotonic() - began >= 0.2
@@ -237,7 +235,7 @@ def test_busy_endpoints_are_asked_again_after_the_pause_they_name(tmp_path):
 def test_a_pause_beyond_the_patience_is_not_waited_for(tmp_path):
     with (
         serving(Say("slow down", status=429, headers={"Retry-After": "3600"})) as model,
-        pytest.raises(UpstreamError, match="slow down.*in 3600 s"),
+        pytest.raises(UpstreamError, match=r"slow down.*in 3600 s"),
     ):
         ask(proxy(tmp_path, model.url, retries=3, patience_s=5))
     assert len(model.bodies) == 1
@@ -271,15 +269,22 @@ def test_costs_are_counted_and_a_cap_holds_over_a_restart(tmp_path):
     assert reason(tmp_path) == "", "a run that goes on has not been ended"
 
 
+def answers(served: Proxy) -> bool:
+    try:
+        return bool(ask(served))
+    except Ended:
+        return False
+
+
 def test_missing_usage_counts_as_the_worst_case(tmp_path):
     with serving(Say(GOOD, usage=None)) as model:
         served = proxy(tmp_path, model.url, cap_tokens=10_000)
         ask(served)
         bytes_sent = sum(len(message["content"]) for message in request()["messages"])
         assert served.accounts.used.tokens >= bytes_sent + 500
-        with pytest.raises(Ended, match="cap of 10,000 tokens"):
-            for _ in range(5):
-                ask(served)
+        answered = next(n for n in range(9) if not answers(served))
+    assert answered <= 3
+    assert "cap of 10,000 tokens" in reason(tmp_path)
     assert entries(tmp_path)[0]["reported"] is False
     assert sum(entry["usage"]["prompt_tokens"] for entry in entries(tmp_path)) <= 10_000
 
@@ -343,7 +348,7 @@ def test_requests_that_could_break_a_cap_are_refused(tmp_path, more, message):
 def test_a_model_without_a_price_ends_a_run_with_a_cap_in_usd(tmp_path):
     with serving(Say(GOOD)) as model:
         served = proxy(tmp_path, model.url, cap_usd=1.0, prices=PRICES)
-        with pytest.raises(BadSettings, match="'other' has no price. Fix: prices: {other:"):
+        with pytest.raises(BadSettings, match=r"'other' has no price. Fix: prices: {other:"):
             ask(served, request(model="other"))
     assert not model.bodies
     assert "has no price" in reason(tmp_path)
@@ -367,7 +372,7 @@ def test_hopeless_endpoints_end_the_run(tmp_path, say, sent):
         ({"upstream": "https://a/v1", "replay": "x"}, "either upstream"),
         ({"upstream": "a.example"}, "give a base URL"),
         ({"upstream": "https://me:secret@a.example/v1"}, "llm.api_key"),
-        ({"upstream": "https://a/v1", "cap_dollars": 3}, "did you mean cap_"),
+        ({"upstream": "https://a/v1", "cap_tokns": 3}, "did you mean cap_tokens"),
         ({"upstream": "https://a/v1", "cap_usd": 3}, "needs prices"),
         ({"upstream": "https://a/v1", "cap_usd": -1}, "negative"),
         ({"upstream": "https://a/v1", "cap_tokens": "many"}, "whole number"),
@@ -399,11 +404,11 @@ def test_a_broken_record_is_refused_with_its_line(tmp_path, line):
 # ---- tuning in isolation, prompts ------------------------------------------------------------------------------------
 
 
-def test_the_isolated_objective_scores_as_the_evaluator_does_and_survives_what_spins(monkeypatch):
+def test_the_isolated_objective_scores_as_the_evaluator_does_and_survives_what_spins():
     from sim.evaluation import Evaluator
     from sim.isolation import Limits
 
-    evaluator = Evaluator("train", "synthetic", Limits(wall_s=2.0, cpu_s=2.0, memory_bytes=1 << 30))
+    evaluator = Evaluator("train", "synthetic", Limits(wall_s=60.0, cpu_s=2.0, memory_bytes=1 << 30))
     try:
         objective = IsolatedObjective(evaluator)
         policy = Policy.from_source(PROGRAM.replace(LINE, BETTER))

@@ -3,9 +3,9 @@
 One line per request of the engine: {"call", "time" (epoch s), "request": digest of the body as it came, "model",
 "body": as sent on, "response": text answered, "usage": {"prompt_tokens", "completion_tokens"} of all that was sent for
 it, "reported": whether the endpoint said so (else the most it can have been), "cost_usd" (null without a price),
-"seconds", "outcome": answered | error | capped | replayed, "polish", and where they apply "error", "repair", "proposal" (the
-model's text where the answer differs), "match" and "of" (replay)}. A request that was sent and not yet recorded stands
-in `llm_sent.jsonl`, so that a kill hides no cost. Knows files; must not know HTTP or policies.
+"seconds", "outcome": answered | error | capped | replayed, "polish", and where they apply "error", "repair", "proposal"
+(the model's text where the answer differs), "match" and "of" (replay)}. A request that was sent and not yet recorded
+stands in `llm_sent.jsonl`, so that a kill hides no cost. Knows files; must not know HTTP or policies.
 """
 
 from __future__ import annotations

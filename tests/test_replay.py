@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -11,18 +12,24 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import openai
 import pytest
 import yaml
 from fake_model import Say, diff, full, serving
 from test_proxy import KEY, LINE, PRICES, PROGRAM, request
 
+from sim.cli import command
+from sim.cli import replay as replay_verb
+from sim.rundir import RunDir, resolve_config
 from sim.search import prompt as prompts
 from sim.search.endpoint import EndpointError, ensure_endpoint
 from sim.search.llm import record
 from sim.search.llm.ending import reason
 from sim.search.llm.proxy import Proxy, Refused
 from sim.search.llm.replay import Replay, UsedUp
+from sim.search.llm.server import PORT
 from sim.search.llm.settings import LlmSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,13 +41,8 @@ def child(number: int) -> str:
 
 def entry(call: int, response: str, body: dict | None = None, **more: object) -> dict[str, Any]:
     body = body or request()
-    return {
-        "call": call,
-        "request": record.digest(body),
-        "body": body,
-        "response": response,
-        "outcome": "answered",
-    } | more
+    facts = {"call": call, "request": record.digest(body), "body": body, "response": response}
+    return facts | {"outcome": "answered"} | more
 
 
 OTHER = PROGRAM.replace(LINE, "    return block.last_access")
@@ -105,6 +107,7 @@ def test_a_replay_needs_no_endpoint_costs_nothing_and_can_be_replayed(tmp_path):
 # ---- the engine ------------------------------------------------------------------------------------------------------
 
 EVALUATOR = f"""
+import json
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from sim.search.endpoint import ensure_endpoint
@@ -114,6 +117,8 @@ from sim.policy.program import Policy
 
 def evaluate(path):
     policy = Policy.from_file(path)
+    with open("scored.jsonl", "a") as file:
+        print(json.dumps(policy.source.strip()), file=file)
     score = 0.2 + sum(literal.value for literal in policy.literals) % 97 / 300
     return {{"combined_score": score, "complexity_nodes": float(policy.nodes), "evictions_per_access": score / 2}}
 """
@@ -155,12 +160,11 @@ def start(folder: Path, settings: dict) -> subprocess.Popen[str]:
     for name, text in (("initial_program.py", PROGRAM), ("evaluator.py", EVALUATOR), ("toy.py", TOY)):
         (folder / name).write_text(text)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    command = [Path(sys.executable).parent / "openevolve-run", "initial_program.py", "evaluator.py"]
+    command = [Path(sys.executable).parent / "openevolve-run", "initial_program.py", "evaluator.py", "-o", "out"]
+    command += ["--config", "config.yaml"]
     variables = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()} | {"PYTHONPATH": str(folder)}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        [*command, "--config", "config.yaml", "-o", "out"], cwd=folder, env=variables, text=True, **streams
-    )
+    return subprocess.Popen(command, cwd=folder, env=variables, text=True, **streams)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -169,27 +173,27 @@ def finish(process: subprocess.Popen[str]) -> str:
     return log
 
 
-def sources(folder: Path) -> list[str]:
-    lines = (folder / "out" / "evolution_trace.jsonl").read_text().splitlines()
-    return sorted(json.loads(line)["child_code"].strip() for line in lines)
+def children(folder: Path) -> list[str]:
+    """Return every program the engine scored, but for the seed."""
+    lines = (folder / "scored.jsonl").read_text().splitlines()
+    return sorted(json.loads(line) for line in lines[1:])
 
 
-def rewrite(number: int) -> Say:
-    """Answer with the number in the place of that of the shown parent."""
+NUMBERS = itertools.count(400, 100)
 
-    def text(prompt: str) -> str:
-        shown = prompts.read(prompt)
-        assert shown is not None
-        line = next(line for line in shown.parent.splitlines() if "return" in line)
-        return diff(line, f"    return block.released + {number}.0 * min(block.seen, 3)")
 
-    return Say(text)
+def another_number(prompt: str) -> str:
+    """Answer with a constant that was never there."""
+    shown = prompts.read(prompt)
+    assert shown is not None
+    line = next(line for line in shown.parent.splitlines() if "return" in line)
+    return diff(line, child(next(NUMBERS)))
 
 
 def test_a_run_is_recorded_ends_at_its_cap_and_is_replayed_without_the_model(tmp_path):
     cost = (1000 * 2.0 + 100 * 8.0) / 1e6
     proxied = {"cap_usd": 3 * cost + 0.05, "prices": PRICES, "objective": "toy:Objective", "polish_evaluations": 20}
-    with serving(*(rewrite(n) for n in (400, 500, 600, 700, 800, 900))) as model:
+    with serving(Say(another_number)) as model:
         settings = config(50, {"max_tokens": 500}, {"upstream": model.url, **proxied})
         log = finish(start(tmp_path / "first", settings))
     run = tmp_path / "first" / "out"
@@ -202,8 +206,7 @@ def test_a_run_is_recorded_ends_at_its_cap_and_is_replayed_without_the_model(tmp
     assert "cap_usd" in reason(run)
     assert sum(found["cost_usd"] for found in recorded) <= proxied["cap_usd"]
     assert any(found["polish"]["score"] > found["polish"]["start_score"] for found in answered if found["polish"])
-    children = sources(tmp_path / "first")
-    assert len(children) == len(answered), "every paid answer is stored"
+    assert len(children(tmp_path / "first")) == len(answered), "every paid answer is scored"
     assert (run / "best" / "best_program.py").exists()
     assert all(KEY not in path.read_text(errors="replace") for path in run.glob("llm*"))
 
@@ -213,7 +216,7 @@ def test_a_run_is_recorded_ends_at_its_cap_and_is_replayed_without_the_model(tmp
     assert [found["outcome"] for found in again] == ["replayed"] * len(answered) + ["capped"]
     assert again[0]["match"] == "exact"
     assert {found["of"] for found in again[:-1]} == {found["call"] for found in answered}, "each answer once"
-    assert sources(tmp_path / "second") == children
+    assert children(tmp_path / "second") == children(tmp_path / "first"), "the same programs"
 
 
 def test_a_person_answers_the_tasks(tmp_path):
@@ -232,15 +235,14 @@ def test_a_person_answers_the_tasks(tmp_path):
                     continue
                 asked = json.loads(task.read_text())
                 seen.append(asked["display_prompt"])
-                text = rewrite(500 + len(seen)).text
-                reply.write_text(json.dumps({"answer": text(asked["messages"][-1]["content"])}))
+                reply.write_text(json.dumps({"answer": another_number(asked["messages"][-1]["content"])}))
             time.sleep(0.05)
 
     answering = threading.Thread(target=person)
     answering.start()
     finish(process)
     answering.join()
-    assert len(seen) == len(sources(tmp_path)) == 2
+    assert len(seen) == len(children(tmp_path)) == 2
     assert "block.last_access" in seen[0], "the contract is in the task"
     assert "# Current Program" in seen[0]
 
@@ -253,7 +255,7 @@ def test_a_person_answers_the_tasks(tmp_path):
         (
             {"models": [{"name": "a"}, {"name": "b", "api_base": "http://127.0.0.1:1/v1"}]},
             {},
-            "no api_base in llm.models",
+            "no api_base in",
         ),
         ({}, {"cap_usd": 1.0, "prices": {"other": {"input": 1, "output": 1}}}, "'m' has no price"),
     ],
@@ -272,3 +274,69 @@ def test_a_proxy_in_front_of_itself_does_not_start(tmp_path, capfd):
     with pytest.raises(EndpointError, match="did not start"):
         ensure_endpoint(tmp_path / "config.yaml")
     assert "the proxy itself" in capfd.readouterr().err
+
+
+def test_a_replay_needs_neither_key_nor_vendor(tmp_path):
+    recorded = config(3, {"max_tokens": 500}, {"upstream": "https://api.example/v1", "cap_usd": 1.0, "prices": PRICES})
+    recorded["llm"]["models"][0] |= {"api_base": "https://api.example/v1", "api_key": KEY}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(recorded))
+    offline = replay_verb.offline(tmp_path / "config.yaml", tmp_path / "llm.jsonl")
+    assert KEY not in str(offline)
+    assert "api.example" not in str(offline)
+    settings = LlmSettings.from_mapping(offline["kvevolve"]["llm"])
+    assert (settings.replay, settings.upstream) == (str(tmp_path / "llm.jsonl"), "")
+    assert offline["llm"]["max_tokens"] == 500
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    (tmp_path / "offline.yaml").write_text(yaml.safe_dump(offline))
+    resolved = resolve_config(tmp_path / "offline.yaml", run, None, None)
+    assert resolved["llm"]["api_base"] != offline["llm"]["api_base"], "runs share no proxy"
+
+
+def test_paths_of_a_config_are_relative_to_it(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    resolved = resolve_config(ROOT / "examples" / "proxy.yaml", run, 10, None)
+    assert resolved["prompt"]["template_dir"] == str(ROOT / "sim" / "search" / "prompts")
+    assert urlsplit(resolved["llm"]["api_base"]).port != PORT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["replay", "nowhere"], "name a run directory or its llm.jsonl"),
+        (["replay", "."], "holds no call"),
+        (["proxy", "--config", "config.yaml"], "no section kvevolve.llm"),
+        (["proxy", "--upstream", "https://a/v1", "--price", "m=3"], "write MODEL=INPUT,OUTPUT"),
+        (["proxy", "--upstream", "https://a/v1", "--cap-usd", "3"], "needs prices"),
+        (["proxy", "--replay", "config.yaml"], "line 1: no entry of a recording"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("llm.jsonl").touch()
+    Path("config.yaml").write_text("llm: {}\n")
+    assert command.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_proxy_by_hand(tmp_path):
+    port = free_port()
+    with serving(Say(diff(LINE, child(7)))) as model:
+        arguments = ["proxy", "--upstream", model.url, "--port", str(port), "--polish", "0", "--price", "m=2,8"]
+        line = [sys.executable, "-m", "sim.cli", *arguments, "--run-dir", str(tmp_path)]
+        with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert "0 tokens, 0.0000 USD used so far" in process.stdout.readline()
+            assert f"http://127.0.0.1:{port}/v1" in process.stdout.readline()
+            client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=2)
+            body = request()
+            answer = client.chat.completions.create(**body)
+            assert child(7) in (answer.choices[0].message.content or "")
+            assert answer.usage is not None
+            assert answer.usage.total_tokens == 1100
+            with pytest.raises(openai.BadRequestError, match="`n` must be 1"):
+                client.chat.completions.create(**body, n=2)
+            process.terminate()
+    assert record.read(tmp_path / "llm.jsonl")[0]["cost_usd"] == pytest.approx(0.0028)
+    assert model.keys == [f"Bearer {KEY}"]

@@ -48,7 +48,7 @@ def _replay(options: argparse.Namespace) -> int:
         panel = RunDir(recording.parent).stored_panel()["which"]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(_offline(source, recording.resolve()), sort_keys=False, allow_unicode=True))
+        config.write_text(yaml.safe_dump(offline(source, recording.resolve()), sort_keys=False, allow_unicode=True))
         run = new_run_dir(options.output)
         files = (options.program, options.evaluator, config)
         job = Job(*files, options.iterations, None, options.tune_evaluations, panel)
@@ -58,7 +58,7 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
-def _offline(source: Path, recording: Path) -> dict[str, Any]:
+def offline(source: Path, recording: Path) -> dict[str, Any]:
     """Return a configuration whose models are the recording; it holds no key and names no other endpoint."""
     from sim.search.invocation import read_config
     from sim.search.llm.server import PORT

@@ -29,8 +29,9 @@ from sim.search.llm import record
 from sim.search.llm.ending import reason
 from sim.search.llm.proxy import Proxy, Refused
 from sim.search.llm.replay import Replay, UsedUp
-from sim.search.llm.server import PORT
+from sim.search.llm.server import PORT, serve
 from sim.search.llm.settings import LlmSettings
+from sim.search.settings import BadSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -267,13 +268,10 @@ def test_configurations_that_would_lose_money_are_refused(tmp_path, llm, proxied
         ensure_endpoint(path)
 
 
-def test_a_proxy_in_front_of_itself_does_not_start(tmp_path, capfd):
-    settings = config(3, {}, {"upstream": "http://127.0.0.1:1/v1"})
-    settings["kvevolve"]["llm"]["upstream"] = settings["llm"]["api_base"]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    with pytest.raises(EndpointError, match="did not start"):
-        ensure_endpoint(tmp_path / "config.yaml")
-    assert "the proxy itself" in capfd.readouterr().err
+def test_a_proxy_in_front_of_itself_does_not_start(tmp_path):
+    settings = LlmSettings(upstream=f"http://localhost:{PORT}/v1")
+    with pytest.raises(BadSettings, match="the proxy itself"):
+        serve(PORT, settings, tmp_path)
 
 
 def test_a_replay_needs_neither_key_nor_vendor(tmp_path):

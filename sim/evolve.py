@@ -24,7 +24,7 @@ from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
-from sim.search.llm import ending
+from sim.search.llm import ending, record
 from sim.search.tuner import tune
 from workloads import panel_file
 from workloads.panel import Panel, describe, load_panel
@@ -192,6 +192,8 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) 
                 engine.wait()
     if engine.returncode not in (0, 130, -signal.SIGINT):
         raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
+    if (run.root / record.NAME).exists():
+        say(f"model: {record.summary(record.read(run.root / record.NAME))}")
     early = ending.reason(run.root)
     if not run.children():
         why = f": {early}" if early else f" in {iterations} iterations; see {run.log}"

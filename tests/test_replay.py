@@ -59,7 +59,7 @@ def test_exact_answers_come_in_the_order_of_their_request():
     replay = Replay([*entries, entry(4, "", outcome="error"), entry(5, "", outcome="capped")])
     assert [given(replay, request()) for _ in range(2)] == [(1, "exact"), (3, "exact")]
     assert given(replay, request(seed=1)) == (2, "exact")
-    with pytest.raises(UsedUp, match="3 answers replayed, 3 exact, 0 applied, 0 carried, 0 left"):
+    with pytest.raises(UsedUp, match="used up: 3 exact, 0 applied, 0 carried, 0 left"):
         given(replay, request())
 
 
@@ -102,7 +102,8 @@ def test_a_replay_needs_no_endpoint_costs_nothing_and_can_be_replayed(tmp_path):
         recording = tmp_path / folder / "llm.jsonl"
         first = record.read(recording)[0]
         assert (first["outcome"], first["match"], first["of"], first["cost_usd"]) == ("replayed", "exact", 1, 0.0)
-        assert record.used(record.read(recording)).tokens == 0
+        told = "2 calls: 1 capped, 1 replayed (1 exact); 0 tokens, 0.0000 USD"
+        assert record.summary(record.read(recording)) == told
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ def _replay(options: argparse.Namespace) -> int:
     from sim.evolve import Job, evolve
     from sim.rundir import RunDir, new_run_dir
     from sim.search.llm import record
-    from sim.search.llm.replay import summary
 
     given: Path = options.recording
     recording = given / record.NAME if given.is_dir() else given
@@ -54,7 +52,6 @@ def _replay(options: argparse.Namespace) -> int:
         job = Job(*files, options.iterations, None, options.tune_evaluations, panel)
         finished = evolve(job, run, lambda text: print(text, file=sys.stderr, flush=True))
     print(finished.report)
-    print(summary(Counter(entry["match"] for entry in record.read(run.root / record.NAME) if "match" in entry)))
     return 0
 
 

@@ -99,7 +99,7 @@ def ensure_endpoint(config_path: str | Path | None = None) -> Endpoint | None:
     """
     if multiprocessing.parent_process() is not None:
         return None
-    run = invocation.current() if config_path is None else Invocation(invocation.read_config(config_path))
+    run = invocation.current() if config_path is None else invocation.from_file(config_path)
     if run is None:
         return None
     models = run.models()

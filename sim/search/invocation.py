@@ -64,6 +64,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def from_file(path: str | Path) -> Invocation:
+    """Return a run with nothing but a configuration file; raises as `read_config` does."""
+    return Invocation(read_config(path), folder=Path(path).parent)
+
+
 def current(argv: Sequence[str] | None = None) -> Invocation | None:
     """Return the run this process is, or None if it is not `openevolve-run`."""
     argv = sys.argv if argv is None else argv

@@ -5,6 +5,7 @@ Knows requests, accounts, the record, repair and polish; must not know sockets o
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ class _Call:
 
     def __init__(self, proxy: Proxy, body: dict[str, Any], request: Request, authorization: str) -> None:
         self.proxy, self.request, self.authorization = proxy, request, authorization
-        self.body = {**body, "stream": False}
+        self.body: dict[str, Any] = {**body, "stream": proxy.settings.stream}
+        if proxy.settings.stream:
+            self.body["stream_options"] = {"include_usage": True}
         self.prompt: Prompt | None = prompts.read(request.user)
         self.usage, self.priced, self.text, self.finish_reason = Usage(), True, "", "stop"
         self.started = time.time()
@@ -133,14 +136,11 @@ class _Call:
         """Return the model's text; what it can cost at most is set aside first."""
         settings, accounts = self.proxy.settings, self.proxy.accounts
         worst = self._worst(body)
-        sent = body
-        if settings.stream:
-            sent = body | {"stream": True, "stream_options": {"include_usage": True}}
         accounts.reserve(worst)
         usage = worst
         try:
             self.proxy.record.sending(self.entry["call"], self.entry["request"], self.request.model, worst)
-            answer = upstream.ask(sent, self.authorization, settings)
+            answer = upstream.ask(body, self.authorization, settings)
             usage = self._reported(answer, worst)
         except UpstreamError as error:
             self.entry["reported"] &= not error.billed
@@ -190,7 +190,8 @@ class _Call:
             except Unusable as again:
                 self.entry["repair"]["still"] = again.findings
                 return
-        polished = self.proxy.polisher.polish(policy, int(self.entry["request"][:7], 16))
+        seed = random.Random(f"{self.proxy.settings.seed}/{self.entry['request']}").getrandbits(31)
+        polished = self.proxy.polisher.polish(policy, seed)
         if polished is None:
             return
         self.entry["polish"] = polished.facts

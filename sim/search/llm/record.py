@@ -15,6 +15,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def used(entries: list[Entry]) -> Usage:
         prompt, completion = (int(tokens.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
         total += Usage(prompt, completion, float(entry.get("cost_usd") or 0.0))
     return total
+
+
+def summary(entries: list[Entry]) -> str:
+    """Return what became of the calls, what they used, and how replayed ones were matched."""
+    total = used(entries)
+    outcomes = Counter(str(entry.get("outcome")) for entry in entries)
+    text = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    matches = Counter(str(entry["match"]) for entry in entries if "match" in entry)
+    if matches:
+        text += f" ({', '.join(f'{count} {name}' for name, count in sorted(matches.items()))})"
+    prices = [entry.get("cost_usd") for entry in entries]
+    cost = f"{total.cost_usd:.4f} USD" if None not in prices else "no price given"
+    tuned = sum(int((entry.get("polish") or {}).get("evaluations") or 0) for entry in entries)
+    tuning = f", {tuned} evaluations for constants" if tuned else ""
+    return f"{len(entries)} calls: {text}; {total.tokens:,} tokens, {cost}{tuning}"
 
 
 class Record:

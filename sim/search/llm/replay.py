@@ -70,21 +70,13 @@ class Replay:
                 text = _carried(prompt, entry)
                 if text is not None:
                     return self._use(entry, text, "carried")
-            raise UsedUp(f"the recording is used up: {self.summary()}, {len(self._unused)} left that fit nowhere")
+            found = ", ".join(f"{self.matches[name]} {name}" for name in MATCHES)
+            raise UsedUp(f"the recording is used up: {found}, {len(self._unused)} left that fit nowhere")
 
     def _use(self, entry: Entry, text: str, match: str) -> Found:
         self._unused.remove(entry)
         self.matches[match] += 1
         return Found(text, match, int(entry.get("call", 0)))
-
-    def summary(self) -> str:
-        """Return how many answers were found in which way."""
-        return summary(self.matches)
-
-
-def summary(matches: Counter[str]) -> str:
-    """Return counts of matches as text."""
-    return f"{matches.total()} answers replayed, " + ", ".join(f"{matches[name]} {name}" for name in MATCHES)
 
 
 def _applies(prompt: Prompt, entry: Entry) -> bool:

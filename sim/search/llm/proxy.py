@@ -68,25 +68,29 @@ class Proxy:
         if self.ending.reason:
             self.ending.wait()
             raise Refused(self.ending.reason)
-        call = _Call(self, body, request, authorization)
+        call, refusal = _Call(self, body, request, authorization), ""
         try:
             with self.ending.answering():
                 call.answer()
+            self.failures = 0
         except (CapReached, UsedUp) as error:
-            call.entry.update(outcome="capped", error=str(error))
-            self.ending.end(str(error))
-            self.ending.wait()
-            raise Refused(str(error)) from None
+            refusal = str(error)
+            call.entry.update(outcome="capped", error=refusal)
         except Exception as error:
-            call.entry.update(outcome="error", error=str(error) or type(error).__name__)
+            error.args = (record.struck_out(str(error) or type(error).__name__, call.secret),)
+            call.entry.update(outcome="error", error=str(error))
             self._failed(error)
             raise
         finally:
             call.finish()
-        self.failures = 0
+        if refusal:
+            self.ending.end(refusal)
+            self.ending.wait()
+            raise Refused(refusal)
         return call.reply()
 
     def _failed(self, error: Exception) -> None:
+        """Count a failure, and end the run if the next request would fare no better."""
         self.failures += 1
         if isinstance(error, BadSettings) or (isinstance(error, UpstreamError) and error.fatal):
             self.ending.end(str(error))
@@ -103,6 +107,7 @@ class _Call:
 
     def __init__(self, proxy: Proxy, body: dict[str, Any], request: Request, authorization: str) -> None:
         self.proxy, self.request, self.authorization = proxy, request, authorization
+        self.secret = authorization.rpartition(" ")[2]
         self.body: dict[str, Any] = {**body, "stream": proxy.settings.stream}
         if proxy.settings.stream:
             self.body["stream_options"] = {"include_usage": True}
@@ -225,7 +230,7 @@ class _Call:
         self.entry["usage"] = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         self.entry["cost_usd"] = round(usage.cost_usd, 9) if self.priced else None
         self.entry["seconds"] = round(time.time() - self.started, 4)
-        self.proxy.record.write(self.entry, self.authorization.rpartition(" ")[2])
+        self.proxy.record.write(self.entry, self.secret)
 
     def reply(self) -> dict[str, Any]:
         """Return the chat completion."""

@@ -122,8 +122,7 @@ class Record:
 
     def write(self, entry: Entry, secret: str = "") -> None:
         """Append an entry, with `secret` struck out wherever it stands."""
-        if len(secret) >= _SHORTEST_SECRET:
-            entry = _without(entry, secret)
+        entry = struck_out(entry, secret)
         with self._lock:
             _append(self.path, entry)
 
@@ -174,11 +173,14 @@ def _append(path: Path, entry: Entry) -> None:
         file.write(data)
 
 
-def _without(value: Any, secret: str) -> Any:
+def struck_out(value: Any, secret: str) -> Any:
+    """Return a text, or whatever holds texts, without a secret; too short a one is none ("none", for example)."""
+    if len(secret) < _SHORTEST_SECRET:
+        return value
     if isinstance(value, str):
         return value.replace(secret, STRUCK_OUT)
     if isinstance(value, dict):
-        return {_without(key, secret): _without(item, secret) for key, item in value.items()}
+        return {struck_out(key, secret): struck_out(item, secret) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without(item, secret) for item in value]
+        return [struck_out(item, secret) for item in value]
     return value

@@ -207,9 +207,11 @@ def test_an_endpoint_that_is_not_there(tmp_path):
 
 
 def test_a_key_an_error_quotes_is_struck_out(tmp_path, capsys):
-    with serving(Say(f"Incorrect API key provided: {KEY}", status=401)) as model:
-        with pytest.raises(UpstreamError, match=r"provided: \[API key\]") as caught:
-            ask(proxy(tmp_path, model.url))
+    with (
+        serving(Say(f"Incorrect API key provided: {KEY}", status=401)) as model,
+        pytest.raises(UpstreamError, match=r"provided: \[API key\]") as caught,
+    ):
+        ask(proxy(tmp_path, model.url))
     assert KEY not in str(caught.value) + capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} >= {"llm.jsonl", "stop.json"}
     assert all(KEY not in path.read_text() for path in tmp_path.iterdir())

@@ -193,8 +193,7 @@ def another_number(prompt: str) -> str:
 
 
 def test_a_run_is_recorded_ends_at_its_cap_and_is_replayed_without_the_model(tmp_path):
-    cost = (1000 * 2.0 + 100 * 8.0) / 1e6
-    proxied = {"cap_usd": 3 * cost + 0.05, "prices": PRICES, "objective": "toy:Objective", "polish_evaluations": 20}
+    proxied = {"cap_usd": 0.034, "prices": PRICES, "objective": "toy:Objective", "polish_evaluations": 20}
     with serving(Say(another_number)) as model:
         settings = config(50, {"max_tokens": 500}, {"upstream": model.url, **proxied})
         log = finish(start(tmp_path / "first", settings))

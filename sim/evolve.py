@@ -24,6 +24,7 @@ from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
+from sim.search.llm import ending, record
 from sim.search.tuner import tune
 from workloads import panel_file
 from workloads.panel import Panel, describe, load_panel
@@ -95,6 +96,8 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
     config = resolve_config(job.config, run, job.iterations, job.seed) if not resume else _stored_config(run)
     if keyless(config):
         os.environ["KVEVOLVE_ADVICE"] = "0"
+    if (config.get("llm") or {}).get("manual_mode"):
+        say(f'tasks for you appear in {run.manual_tasks}: ID.json asks, ID.answer.json answers as {{"answer": "…"}}')
     _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume)
     engine_s = time.time() - started
     _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
@@ -114,6 +117,7 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         "seed": config.get("random_seed"),
         "iterations": config.get("max_iterations"),
         "stored_children": len(run.children()),
+        "ended_early": ending.reason(run.root) or None,
         "tune_evaluations": job.tune_evaluations,
         "engine_s": round(engine_s, 1),
         "total_s": round(time.time() - started, 1),
@@ -188,8 +192,15 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) 
                 engine.wait()
     if engine.returncode not in (0, 130, -signal.SIGINT):
         raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
+    if (run.root / record.NAME).exists():
+        say(f"model: {record.summary(record.read(run.root / record.NAME))}")
+    early = ending.reason(run.root)
     if not run.children():
-        raise RuntimeError(f"openevolve-run stored no child in {iterations} iterations; see {run.log}")
+        why = f": {early}" if early else f" in {iterations} iterations; see {run.log}"
+        raise RuntimeError(f"openevolve-run stored no child{why}")
+    if early:
+        say(f"ended early: {early}")
+        say(f"to go on, change {run.config} and: kvevolve evolve --resume {run.root}")
 
 
 def _follow(engine: subprocess.Popen[bytes], run: RunDir, iterations: int, say: Say) -> None:

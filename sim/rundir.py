@@ -44,6 +44,11 @@ class RunDir:
         return self.root / "evolution_trace.jsonl"
 
     @property
+    def manual_tasks(self) -> Path:
+        """Tasks for a person, where `llm.manual_mode` is set."""
+        return self.root / "manual_tasks_queue"
+
+    @property
     def best_policy(self) -> Path:
         """The chosen policy, constants tuned."""
         return self.root / "best_policy.py"
@@ -121,8 +126,8 @@ def new_run_dir(parent: Path) -> RunDir:
 def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int | None) -> dict[str, Any]:
     """Write the config of this run and return it.
 
-    The keyless operator gets a port of its own, so that runs do not share one; the evolution trace goes into the run's
-    directory; iterations and seed override the file's.
+    The keyless operator and the proxy get a port of their own, so that runs do not share one; the evolution trace goes
+    into the run's directory; iterations and seed override the file's; paths no longer depend on where the file is.
 
     Raises:
         ValueError: If the file is no YAML mapping.
@@ -134,11 +139,15 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
     if not isinstance(config, dict):
         raise ValueError(f"{source}: expected a mapping of OpenEvolve settings")
     llm = config.get("llm") or {}
-    if keyless(config):
+    own = (config.get("kvevolve") or {}).get("llm")
+    if keyless(config) or own is not None:
         port = _free_port()
         for entry in (llm, *(llm.get("models") or ())):
             if entry.get("api_base"):
                 entry["api_base"] = _with_port(entry["api_base"], port)
+    for section, key in ((config.get("prompt"), "template_dir"), (own, "replay")):
+        if isinstance(section, dict) and section.get(key):
+            section[key] = str((source.parent / str(section[key])).resolve())
     if iterations is not None:
         config["max_iterations"] = iterations
         config["checkpoint_interval"] = _divisor(iterations, int(config.get("checkpoint_interval", 20)))

@@ -28,9 +28,10 @@ from sim.policy.program import Policy
 from sim.search import configs, endpoint, invocation
 from sim.search import prompt as prompts
 from sim.search.endpoint import PORT, EndpointError, ensure_endpoint
+from sim.search.llm.settings import LlmSettings
 from sim.search.service import BadRequest, Service
 from sim.search.settings import BadSettings, Settings
-from sim.search.system_message import system_message
+from sim.search.system_message import PROMPTS, system_message
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = '''"""A seed."""
@@ -435,8 +436,10 @@ def test_files_equal_what_the_table_generates(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_exists_in_the_engine_and_says_why_it_is_set(name):
     content = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
-    section = content.pop("kvevolve", {"search": {}})
-    Settings.from_mapping(section.pop("search"))
+    section = content.pop("kvevolve", {})
+    Settings.from_mapping(section.pop("search", {}))
+    if "llm" in section:
+        LlmSettings.from_mapping(section.pop("llm"))
     assert not section
     check_keys(content, Config, "")
     assert content["prompt"]["system_message"] == system_message()
@@ -470,10 +473,12 @@ def test_the_engine_loads_it_and_no_key_is_inside(name, monkeypatch):
         monkeypatch.setenv(f"{variable}_API_KEY", "from-the-environment")
     config = load_config(ROOT / name)
     model = config.llm.models[0]
-    remote = model.api_base.startswith("https://")
-    assert model.api_key == ("from-the-environment" if remote else model.api_key)
+    secret = "${" in (ROOT / name).read_text(encoding="utf-8")
+    assert (model.api_key == "from-the-environment") is secret
+    assert secret or name == "config.yaml" or config.llm.manual_mode or "127.0.0.1" in model.api_base
+    assert config.prompt.template_dir == (None if name == "config.yaml" else str(PROMPTS))
     assert model.name
     assert bool(endpoint._port(model.name, model.api_base)) is (name == "config.yaml")
-    assert config.diff_based_evolution is (name != "examples/ollama.yaml")
+    assert config.diff_based_evolution is (name not in ("examples/ollama.yaml", "examples/full_rewrite.yaml"))
     assert prompts.read(config.prompt.system_message) is None
     assert "```" not in config.prompt.system_message

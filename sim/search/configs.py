@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from sim.search.endpoint import PORT
+from sim.search.llm.server import PORT as PROXY_PORT
 from sim.search.settings import Settings
 from sim.search.system_message import system_message
 
-ITERATIONS, CHECKPOINT = 60, 20
+ITERATIONS, CHECKPOINT, PATIENCE = 60, 20, 40
 _WIDTH = 120
 
 
@@ -41,6 +42,9 @@ class Kind:
     lines: tuple[Line, ...]
     diff: bool = True
     keyless: bool = False
+    iterations: int = 100
+    workers: int = 2
+    islands: int = 3
 
 
 def _model(base: str, key: str, name: str, why: str, *, timeout: int = 120, max_tokens: int = 8192) -> tuple[Line, ...]:
@@ -56,6 +60,34 @@ def _model(base: str, key: str, name: str, why: str, *, timeout: int = 120, max_
         Line("llm.retries", 2, "applied twice, by the client and by the engine: 2 means up to 9 requests"),
     )
 
+
+_PROXIED = (
+    Line(
+        "llm.api_base", f"http://127.0.0.1:{PROXY_PORT}/v1", "the proxy: evaluator.py starts it, in front of upstream"
+    ),
+    Line("llm.api_key", "${OPENAI_API_KEY}", "goes on to the endpoint; never recorded"),
+    Line("llm.models", [{"name": "gpt-4.1", "weight": 1.0}], "a second entry with a weight makes an ensemble"),
+    Line("llm.max_tokens", 8192, "a truncated answer is a lost iteration; also what a request can cost at most"),
+    Line("llm.timeout", 660, "seconds; the proxy retries, repairs and tunes before it answers"),
+    Line("llm.retries", 0, "the proxy retries what is worth it; the engine would pay again"),
+    Line("kvevolve.llm.upstream", "https://api.openai.com/v1", "any OpenAI-compatible endpoint"),
+    Line(
+        "kvevolve.llm.cap_tokens",
+        3_000_000,
+        "prompts and answers of a run, whenever continued; then it ends. For a cap in USD: cap_usd, and prices: "
+        "{MODEL: {input: …, output: …}}, USD per million tokens as the vendor lists them",
+    ),
+    Line("kvevolve.llm.repair", True, "an answer whose program is refused goes back once, with the reasons"),
+    Line("kvevolve.llm.polish_evaluations", 24, "CMA-ES on the constants of each answer, training panel; 0: none"),
+    Line("kvevolve.llm.polish_total", 2400, "evaluations per run at most"),
+    Line("kvevolve.llm.polish_seconds", 30.0, "no further evaluation of an answer starts after this"),
+)
+
+_MANUAL = (
+    Line("llm.manual_mode", True, "tasks appear in manual_tasks_queue/ of the run's folder, answers go beside them"),
+    Line("llm.api_key", "none", "unused, but the client insists on a string"),
+    Line("llm.models", [{"name": "person", "weight": 1.0}], "shown in the tasks"),
+)
 
 _STRONG = "any strong model; a second entry with a weight makes an ensemble"
 _LOCAL = "any instruction-tuned code model the server offers"
@@ -107,6 +139,21 @@ KINDS: dict[str, Kind] = {
         _model("http://127.0.0.1:11434/v1", "ollama", "qwen2.5-coder:14b", _LOCAL, timeout=600),
         diff=False,
     ),
+    "examples/full_rewrite.yaml": Kind(
+        "OpenAI, whole programs instead of diffs, for models that break SEARCH/REPLACE blocks: export OPENAI_API_KEY=…",
+        _model("https://api.openai.com/v1", "${OPENAI_API_KEY}", "gpt-4.1-mini", _STRONG),
+        diff=False,
+    ),
+    "examples/proxy.yaml": Kind(
+        "A model that proposes, CMA-ES that tunes, a cap, a recording to replay: export OPENAI_API_KEY=…", _PROXIED
+    ),
+    "examples/manual.yaml": Kind(
+        'A person answers: write ID.answer.json, {"answer": "…"}, for each manual_tasks_queue/ID.json',
+        _MANUAL,
+        iterations=20,
+        workers=1,
+        islands=1,
+    ),
     "examples/vllm.yaml": Kind(
         "vLLM on this machine, a strong model: vllm serve Qwen/Qwen2.5-Coder-32B-Instruct",
         _model("http://127.0.0.1:8000/v1", "none", "Qwen/Qwen2.5-Coder-32B-Instruct", _LOCAL, timeout=300),
@@ -117,20 +164,24 @@ KINDS: dict[str, Kind] = {
 def lines(kind: Kind) -> Iterator[Line]:
     """Yield every setting of a configuration, section by section."""
     keyless = kind.keyless
-    yield Line("max_iterations", ITERATIONS if keyless else 100, "one iteration is one proposal; failures count")
+    iterations = ITERATIONS if keyless else kind.iterations
+    yield Line("max_iterations", iterations, "one iteration is one proposal; failures count")
     yield Line("checkpoint_interval", CHECKPOINT, "divides max_iterations: else the end of a run has no checkpoint")
     yield Line("language", "python", "saves the engine guessing")
     if not kind.diff:
         why = "small models break SEARCH/REPLACE blocks, and a bad block is a lost iteration"
         yield Line("diff_based_evolution", False, why)
     yield Line("max_code_length", 20000, "the limit of the policy gate, which explains its refusals; this one does not")
-    if not keyless:
-        yield Line("early_stopping_patience", 40, "saves money when nothing improves for this many iterations")
-    yield from kind.lines
+    if not keyless and iterations > PATIENCE:
+        why = "saves money when nothing improves for this many iterations"
+        yield Line("early_stopping_patience", PATIENCE, why)
+    own = [line for line in kind.lines if line.path.startswith("kvevolve.")]
+    yield from (line for line in kind.lines if line not in own)
     yield Line("prompt.max_artifact_bytes", 8192, "what went wrong, not everything that happened")
     yield Line("prompt.artifact_security_filter", False, "it redacts words of this field, such as token: 512")
     yield Line("prompt.suggest_simplification_after_chars", None, "nags in every prompt; the score charges size anyway")
-    yield Line("database.num_islands", 3, "more islands than this draw early parents for too long in a short run")
+    why = "more islands than this draw early parents for too long in a short run"
+    yield Line("database.num_islands", kind.islands, why)
     yield Line("database.archive_size", 16, "70% of the parents come from here, all alike: keep it to the best")
     yield Line("database.migration_interval", 10, "counted in generations of an island: 50 would hardly ever come")
     yield Line(
@@ -144,14 +195,17 @@ def lines(kind: Kind) -> Iterator[Line]:
         yield Line("database.log_prompts", False, "the operator reads only the programs; checkpoints stay small")
     yield Line("evaluator.max_retries", 0, "evaluation is deterministic: a retry gives the same")
     yield Line("evaluator.cascade_evaluation", False, "evaluator.py has its own stages; the engine's reward slow code")
-    yield Line("evaluator.parallel_evaluations", 2, "workers; about the number of cores, 4 at most")
+    if kind.workers > 1:  # one is the default
+        yield Line("evaluator.parallel_evaluations", kind.workers, "workers; about the number of cores, 4 at most")
     yield Line("evolution_trace.enabled", True, "the engine's record; it lacks children of a parent dropped meanwhile")
     yield Line("evolution_trace.include_code", True, "so that every policy can be scored again")
     if keyless:
         yield Line("evolution_trace.include_prompts", False, "operator.jsonl has every proposal, and how it was made")
+    else:
+        folder = "../sim/search/prompts"
+        yield Line("prompt.template_dir", folder, "lean prompts about this problem; relative to this file")
     yield Line("prompt.system_message", system_message(), "the contract; python -m sim.search.system_message prints it")
-    if keyless:
-        yield from _search_section()
+    yield from _search_section() if keyless else own
 
 
 def _search_section() -> Iterator[Line]:

@@ -99,13 +99,20 @@ def ensure_endpoint(config_path: str | Path | None = None) -> Endpoint | None:
     """
     if multiprocessing.parent_process() is not None:
         return None
-    run = invocation.current() if config_path is None else Invocation(invocation.read_config(config_path))
+    run = invocation.current() if config_path is None else invocation.from_file(config_path)
     if run is None:
         return None
     models = run.models()
     if not models:
         adopt_default_model()
         return None
+    given = os.environ.get(RUN_DIR_VARIABLE)
+    run_dir = Path(given) if given else run.output
+    _check_templates(run)
+    if (run.config.get("kvevolve") or {}).get("llm") is not None:
+        from sim.search.llm.server import start_proxy
+
+        return start_proxy(run, run_dir)
     ports = {port for name, base in models if (port := _port(name, base)) is not None}
     if not ports:
         return None
@@ -113,8 +120,14 @@ def ensure_endpoint(config_path: str | Path | None = None) -> Endpoint | None:
         raise EndpointError(f"the configuration names this endpoint on ports {sorted(ports)}; use one port")
     section = ((run.config.get("kvevolve") or {}).get("search")) or {}
     settings = Settings.from_mapping(section | _from_environment(), seed=int(run.config.get("random_seed") or 42))
-    given = os.environ.get(RUN_DIR_VARIABLE)
-    return start(ports.pop(), settings, Path(given) if given else run.output)
+    return start(ports.pop(), settings, run_dir)
+
+
+def _check_templates(run: Invocation) -> None:
+    """Refuse a folder of prompt templates that is not there: the engine would use its own without a word."""
+    folder = (run.config.get("prompt") or {}).get("template_dir")
+    if folder and run.folder is not None and not (run.folder / folder).is_dir():
+        raise EndpointError(f"prompt.template_dir: {run.folder / folder} is no folder; it is relative to the config")
 
 
 def _from_environment() -> dict[str, Any]:
@@ -135,35 +148,46 @@ def _port(name: str, base: str) -> int | None:
 
 
 def start(port: int, settings: Settings | None = None, run_dir: Path | None = None) -> Endpoint:
-    """Return the endpoint on a port: the one already there, or a new child process that ends with this one.
+    """Return the operator's endpoint on a port: the one already there, or a new child that ends with this process.
 
     Raises:
         EndpointError: If something else holds the port, or the endpoint does not start.
     """
+    return start_service("operator", port, "sim.search.endpoint", (settings or Settings()).arguments(), run_dir)
+
+
+def start_service(kind: str, port: int, module: str, arguments: list[str], run_dir: Path | None) -> Endpoint:
+    """Return what serves on a port, like `start`: the module is run with options for port, run folder and parent.
+
+    Raises:
+        EndpointError: If something else holds the port, or the module does not start to serve.
+    """
     if port in _ACTIVE:
         return _ACTIVE[port]
     health = _health(port)
+    if health is not None and health.get("kind") != kind:
+        raise EndpointError(f"port {port} is held by a kvevolve {health.get('kind')}, no {kind}. {_advice(port)}")
     if health is not None:
         _request(port, "/hold", {"pid": os.getpid()})
         _LOGGER.warning("reusing the kvevolve endpoint on port %d; its settings and records are its starter's", port)
         endpoint = Endpoint(port)
     else:
-        endpoint = Endpoint(port, _spawn(port, settings or Settings(), run_dir))
+        endpoint = Endpoint(port, _spawn(port, module, arguments, run_dir))
     _ACTIVE[port] = endpoint
     atexit.register(endpoint.stop)
     return endpoint
 
 
-def _spawn(port: int, settings: Settings, run_dir: Path | None) -> subprocess.Popen[str]:
+def _spawn(port: int, module: str, arguments: list[str], run_dir: Path | None) -> subprocess.Popen[str]:
     root = str(Path(sim.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     place = ["--run-dir", str(run_dir.absolute())] if run_dir else []
     process = subprocess.Popen(
         [
             sys.executable,
-            *("-m", "sim.search.endpoint", "--port", str(port), "--parent", str(os.getpid())),
+            *("-m", module, "--port", str(port), "--parent", str(os.getpid())),
             *place,
-            *settings.arguments(),
+            *arguments,
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

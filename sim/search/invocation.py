@@ -25,6 +25,7 @@ class Invocation:
     Attributes:
         config: Content of the configuration file; empty without one.
         output: Folder of the run's outputs.
+        folder: Folder of the configuration file, or None.
         primary_model: Command-line option, or None.
         secondary_model: Command-line option, or None.
         api_base: Command-line option, or None.
@@ -32,6 +33,7 @@ class Invocation:
 
     config: dict[str, Any] = field(default_factory=dict)
     output: Path | None = None
+    folder: Path | None = None
     primary_model: str | None = None
     secondary_model: str | None = None
     api_base: str | None = None
@@ -62,6 +64,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def from_file(path: str | Path) -> Invocation:
+    """Return a run with nothing but a configuration file; raises as `read_config` does."""
+    return Invocation(read_config(path), folder=Path(path).parent)
+
+
 def current(argv: Sequence[str] | None = None) -> Invocation | None:
     """Return the run this process is, or None if it is not `openevolve-run`."""
     argv = sys.argv if argv is None else argv
@@ -74,6 +81,7 @@ def current(argv: Sequence[str] | None = None) -> Invocation | None:
     return Invocation(
         config=read_config(options.config) if exists else {},
         output=Path(options.output) if options.output else beside,
+        folder=Path(options.config).parent if exists else None,
         primary_model=options.primary_model,
         secondary_model=options.secondary_model,
         api_base=options.api_base,

@@ -15,7 +15,7 @@ import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sim.search.operator import NoChild
 from sim.search.prompt import CannotAnswer
@@ -71,16 +71,25 @@ class Holders:
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+class Completing(Protocol):
+    """What is served."""
+
+    def complete(self, body: Any) -> dict[str, Any]:
+        """Return the reply to a chat completion request."""
+        ...
+
+
 class Server(ThreadingHTTPServer):
     """One service, its holders and a socket."""
 
     daemon_threads = True
     allow_reuse_address = os.name == "posix"
+    kind = "operator"
 
-    def __init__(self, port: int, service: Service, holders: Holders) -> None:
+    def __init__(self, port: int, service: Completing, holders: Holders, handler: type[Handler] | None = None) -> None:
         """Bind a port of the loopback interface; 0 takes a free one."""
         self.service, self.holders = service, holders
-        super().__init__((HOST, port), Handler)
+        super().__init__((HOST, port), handler or Handler)
 
     def watch(self) -> None:
         """Stop serving when every holder has ended."""
@@ -99,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer /health and /v1/models."""
         path = self.path.partition("?")[0].rstrip("/")
         if path == "/health":
-            self._send(200, {"kvevolve": version(), "pid": os.getpid()})
+            self._send(200, {"kvevolve": version(), "pid": os.getpid(), "kind": self.server.kind})
         elif path == "/v1/models":
             data = [{"id": name, "object": "model", "owned_by": "kvevolve"} for name in MODELS]
             self._send(200, {"object": "list", "data": data})
@@ -112,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
             if path == "/v1/chat/completions":
-                self._send(200, self.server.service.complete(body))
+                self._send(200, self.complete(body))
             elif path in ("/hold", "/release"):
                 self._hold(body, path == "/hold")
             else:
@@ -123,9 +132,17 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(422, str(error))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client left
-        except Exception as error:  # a bug must reach the client as an answer, and the log in full
-            traceback.print_exc()
-            self._fail(500, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            self._fail(*self.failure(error))
+
+    def failure(self, error: Exception) -> tuple[int, str]:
+        """Return status and message of an unexpected error: a bug reaches the client, and in full the log."""
+        traceback.print_exception(error)
+        return 500, f"{type(error).__name__}: {error}"
+
+    def complete(self, body: Any) -> dict[str, Any]:
+        """Return the reply to a chat completion request."""
+        return self.server.service.complete(body)
 
     def _hold(self, body: Any, hold: bool) -> None:
         pid = body.get("pid") if isinstance(body, dict) else None
@@ -153,6 +170,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if status >= 400:
+            self.send_header("x-should-retry", "false")  # to OpenAI clients: it would fail again
         self.end_headers()
         self.wfile.write(data)
 
@@ -172,8 +191,12 @@ def serve(port: int, settings: Settings, run_dir: Path | None, parent: int | Non
             "tuning needs the package cmaes: pip install 'kvevolve[search]', "
             "or set kvevolve.search.tune_fraction to 0 in the configuration"
         )
-    server = Server(port, Service(settings, run_dir), Holders(parent))
-    if parent is not None:
+    run(Server(port, Service(settings, run_dir), Holders(parent)))
+
+
+def run(server: Server) -> None:
+    """Serve until stopped, or until every holder has ended if there is a parent."""
+    if server.holders.starter is not None:
         threading.Thread(target=_read_to_end, args=(server.holders,), daemon=True).start()
         threading.Thread(target=server.watch, daemon=True).start()
     print(f"kvevolve endpoint: http://{HOST}:{server.server_address[1]}/v1", flush=True)

@@ -1,11 +1,13 @@
 """The contract of a policy as text for a language model, generated from the definitions the gate uses.
 
-Knows the field table and the language; must not know engines. `python -m sim.search.system_message` prints it.
+Knows the field table, the language and the worked examples; must not know engines.
+`python -m sim.search.system_message` prints it.
 """
 
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 from sim.core import fields
 from sim.policy import language
@@ -34,6 +36,23 @@ fields do not move by themselves (no age, no cache.now) is the fastest to evalua
 with remembered frequency (block.seen survives eviction), with depth or recompute cost, and with what the hooks \
 keep in private slots."""
 
+_ORDER = """\
+Within a request, in this order: `on_hit` for every block found, first to last; `admit` for the missing blocks, first \
+to last, until it refuses one (the rest stays out too); room is made, with `priority` and `on_evict`; `on_insert` for \
+the admitted blocks, first to last. So a cache slot carries what the hits of a request told to the blocks it inserts: \
+the state of a session travels along its prefix. block.depth is 0 at the first block of a request; a request without \
+hits begins with `on_insert`. Slots of a block outlive its eviction as long as block.seen does."""
+
+PROMPTS = Path(__file__).with_name("prompts")
+"""Templates that take the place of OpenEvolve's (`prompt.template_dir`), and the worked examples."""
+
+_WORKED = {
+    "capacity_aware": "Idleness counts against the time the cache takes to turn over, so one weight serves small and "
+    "large caches; every doubling of block.seen buys half a turnover:",
+    "session_state": "New blocks of a request that found its prefix belong to a session that came back; cache.s0 tells "
+    "them so. A block that waited long between its last two uses is worth less:",
+}
+
 
 def system_message() -> str:
     """Return the system message for an engine configuration."""
@@ -42,12 +61,20 @@ def system_message() -> str:
         "The program defines these functions inside its EVOLVE-BLOCK:",
         _functions(),
         *_rules(),
+        _ORDER,
         _ADVICE,
         "Fields, with their units:",
         fields.describe(),
+        "Two working blocks, both better than LRU and far from the optimum; they show means, not the way.",
+        *(part for name, text in _WORKED.items() for part in (text, worked(name).strip())),
     ]
     prose = [part if "\n" in part else textwrap.fill(part, 116) for part in parts]
     return "\n\n".join(prose) + "\n"
+
+
+def worked(name: str) -> str:
+    """Return the EVOLVE-BLOCK of a worked example."""
+    return (PROMPTS / "worked" / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def _functions() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core.continuation import find_continuations
-from sim.core.conversations import follow, new_tails
+from sim.core.conversations import turns_of
 from sim.core.replay import Requests, frozen
 from sim.core.view import Labels, labels_of
 from workloads.trace import Trace
@@ -76,7 +76,7 @@ def _prepare(trace: Trace, decode: str) -> Prepared:
         frozen(trace.output_tokens, np.int32),
         frozen(trace.arrival_s, np.float64),
     )
-    turns = follow(new_tails(trace.n_requests), trace.offsets, trace.block_ids.astype(np.uint64), trace.arrival_s)
+    turns = turns_of(trace.offsets, trace.block_ids, trace.arrival_s)
     labels = labels_of((trace.turn, trace.tenant, trace.request_type, trace.priority), turns)
     exact = int(np.count_nonzero((trace.input_tokens % trace.block_tokens == 0) & (trace.input_tokens > 0)))
     largest = int(trace.occupied_blocks.max(initial=0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_traces import random_traces
+from small_traces import dialogue_trace, random_traces
 
 from sim.core import conversations
 from sim.core.conversations import Turns, follow, new_tails
@@ -61,6 +61,16 @@ def test_a_full_table_is_built_again():
     turns = told(prompts, parts=2)
     assert turns.inferred_turn[::1000].tolist() == list(range(1, n // 1000 + 1))
     assert np.count_nonzero(turns.turn_gap) == n // 1000 - 1
+
+
+def test_a_whole_trace_in_parts(monkeypatch):
+    trace = dialogue_trace()
+    whole = conversations.turns_of(trace.offsets, trace.block_ids, trace.arrival_s)
+    monkeypatch.setattr(conversations, "PART_REFS", 7)  # less than most prompts
+    parts = conversations.turns_of(trace.offsets, trace.block_ids, trace.arrival_s)
+    assert np.count_nonzero(whole.turn_gap) > 100
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @given(random_traces(most_requests=60), st.integers(1, 5))

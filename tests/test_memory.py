@@ -12,7 +12,7 @@ from sim.policy.program import Policy
 from sim.prepared import prepare
 from sim.simulation import Options, run_engine, run_policy
 
-PER_BLOCK, PER_REFERENCE = 200, 16
+PER_BLOCK, PER_REFERENCE = 240, 16
 
 
 def trace_of(uses: int):

@@ -22,6 +22,9 @@ from sim.core.compiled import kernel
 REMEMBERED = 64_000
 """Requests after which a last block is forgotten; the default of `fields.GHOST_BLOCKS` for blocks."""
 
+PART_REFS = 1 << 20
+"""Block references of a whole trace looked at in one part."""
+
 AVERAGE = 1.0 / 64.0
 """Weight of the newest request, or turn, in the moving averages, once there have been as many."""
 
@@ -92,6 +95,17 @@ def follow(tails: Tails, offsets: npt.NDArray[np.int64], keys: npt.NDArray[np.ui
         _forget(tails, int(tails.counts[REQUESTS]))
         first = infer(tails, *inputs, first, turns)
     return turns
+
+
+def turns_of(offsets: npt.NDArray[np.int64], block_ids: npt.NDArray[np.int32], arrival_s: Any) -> Turns:
+    """Return the columns of a whole trace, given its dense ids; a part at a time, since keys are 64 bits wide."""
+    tails, parts, first = new_tails(arrival_s.size), [new_turns(0)], 0
+    while first < arrival_s.size:
+        stop = max(first + 1, int(np.searchsorted(offsets, offsets[first] + PART_REFS, side="right")) - 1)
+        keys = block_ids[offsets[first] : offsets[stop]].astype(np.uint64)
+        parts.append(follow(tails, offsets[first : stop + 1] - offsets[first], keys, arrival_s[first:stop]))
+        first = stop
+    return Turns(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _forget(tails: Tails, now: int) -> None:

@@ -20,11 +20,11 @@ from workloads.panel import Panel
 from workloads.trace import Trace
 
 MOST_NODES = 250
-"""Half of what the language allows: what a person reads through and an engine's maintainer would review. Nine logarithms
-with weights have about 120."""
+"""Half of what the language allows: what a person reads through and an engine's maintainer would review. Nine weighted
+logarithms have about 120."""
 MOST_SLOWDOWN = 8.0
-"""Times the cheapest policy, over all traces. Exact scores at every eviction cost 1 to 3 times with the shipped policies
-and with nine logarithms; a loop of 64 exponentials 37 times."""
+"""Times the cheapest policy, over all traces. Shipped policies and nine logarithms, scored exactly at every eviction,
+cost 1 to 3 times as much; a loop of 64 exponentials 37 times."""
 REPEATS, MOST_REPEATS = 2, 5
 """More repeats only while the ratio is above the budget: a busy machine must not fail a policy."""
 CHEAPEST = 'SCORING = "touch"\n\n\ndef priority(block, cache):\n    return block.last_access\n'

@@ -1,7 +1,7 @@
 """The promotion gate: what a policy has to show on the validation split before its test split is read, once.
 
     contract    the language admits it
-    isolated    it runs in a fresh, sandboxed process within limits, whatever its clocks show, and hits what it hits here
+    isolated    a fresh, sandboxed process runs it within limits, whatever its clocks show, and counts the same hits
     size, cost  syntax nodes, time per decision
     twin        the pure-Python twin of the engine hits the same, request by request
     renaming    other block ids, tenants and types change no hit
@@ -161,9 +161,7 @@ def check_baselines(marks: Marks, candidate: Entry, others: Mapping[str, Entry])
     }
     scores = {name: bootstrap.combined(marks, entry) for name, entry in others.items()}
     best = max(scores, key=lambda name: scores[name])
-    kind, rival = min(
-        ((kind, name) for kind in found for name in others), key=lambda pair: found[pair[0]][pair[1]].low
-    )
+    kind, rival = min(((kind, name) for kind in found for name in others), key=lambda pair: found[pair[0]][pair[1]].low)
     hardest = found[kind][rival]
     mine = bootstrap.combined(marks, candidate)
     figures = {

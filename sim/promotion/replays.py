@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from workloads.trace import Trace
 
 Hits = npt.NDArray[np.int32]
 """Per request, blocks hit; -1 where it was not served."""
+
+
+_KNOWN: WeakKeyDictionary[Trace, dict[tuple[int, int, str], Tokens]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,20 @@ def hits_of(trace: Trace, column_and_capacity: tuple[Column, int]) -> Hits:
 
 
 def policy_hits(prepared: Prepared, source: str, capacity_blocks: int) -> Hits:
-    """Return the hits per request of a user policy; its clocks begin where its own source says, as when it is scored."""
+    """Return the hits per request of a user policy; its clocks begin where its source says, as when it is scored."""
     options = Options(clock_origin=clock_origin(source))
     return run_policy(prepared, compiled(source), capacity_blocks, options).hits
 
 
 def tokens_of(trace: Trace, capacity_blocks: int, first_counted: int, source: str) -> Tokens:
-    """Return the tokens LRU, the optimum and a policy hit in one cell."""
+    """Return the tokens LRU, the optimum and a policy hit in one cell; replayed once as long as the trace lives."""
+    known, key = _KNOWN.setdefault(trace, {}), (capacity_blocks, first_counted, source)
+    if key not in known:
+        known[key] = _tokens_of(trace, *key)
+    return known[key]
+
+
+def _tokens_of(trace: Trace, capacity_blocks: int, first_counted: int, source: str) -> Tokens:
     lru = run_engine(prepare(trace), capacity_blocks, Options()).hits
     found = (lru, policy_hits(prepare(trace), source, capacity_blocks))
     hit = [counted_hits(hits, first_counted) * trace.block_tokens for hits in found]

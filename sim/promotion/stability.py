@@ -67,9 +67,7 @@ def moved(trace: Trace, what: tuple[str, Sequence[Cell], Variant]) -> tuple[list
     found = []
     for i, before, after in case.cells:
         first = cells[i].first_counted
-        found.append(
-            Moved(tokens_of(case.before, before, first, source), tokens_of(case.after, after, first, source))
-        )
+        found.append(Moved(tokens_of(case.before, before, first, source), tokens_of(case.after, after, first, source)))
     return found, case.note
 
 

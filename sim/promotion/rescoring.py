@@ -66,7 +66,8 @@ def check_twin(
     wrong = [name for name, cut in figures.items() if cut["requests_that_differ"]]
     if wrong:
         cut = figures[wrong[0]]
-        text = f"{cut['requests_that_differ']} of the first {cut['requests']} requests of {wrong[0]} hit otherwise in Python"
+        which = f"{cut['requests_that_differ']} of the first {cut['requests']} requests of {wrong[0]}"
+        text = f"{which} hit otherwise in Python"
         return Check("twin", False, figures, text)
     replayed = sum(cut["requests"] for cut in figures.values())
     return Check("twin", True, figures, f"equal hits, request by request, over {replayed:,} requests")

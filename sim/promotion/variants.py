@@ -1,7 +1,8 @@
 """The same traffic under other conditions: other cache sizes, block sizes, clocks.
 
-Knows traces and cells. Must not know policies. Every variant says whether it is exact: merging blocks is, splitting them
-is not (what lies inside a partly equal block, and beyond the last full one, is unknown and counts as never shared).
+Knows traces and cells. Must not know policies. Every variant says whether it is exact: merging blocks is, splitting
+them is not (what lies inside a partly equal block, and beyond the last full one, is unknown and counts as never
+shared).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim.marks import Marks
+from sim.marks import LRU, Marks
 from sim.promotion.replays import Hits
 from sim.score import Cell, score
 from workloads import sampling
@@ -64,7 +64,7 @@ def intervals(
     Args:
         marks: Of the panel, with the hit tokens of LRU and the optimum.
         candidate: The policy in question.
-        others: What it is compared with.
+        others: What it is compared with; the engine's LRU is among them.
         clustering: One of `CLUSTERINGS`.
         tell: Called as tell(policies scored, all).
     """
@@ -165,7 +165,3 @@ def _scores(marks: Marks, drawn: Sequence[npt.NDArray[np.float64]], nodes: int) 
             for row in moved
         ]
     )
-
-
-LRU = "vllm"
-"""The policy that differences are taken to; it is among the others."""

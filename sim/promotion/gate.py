@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.executor import run
-from sim.marks import Marks, load_marks
+from sim.marks import LRU, Marks, load_marks
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.promotion import bootstrap, cost, rescoring, rivals
@@ -96,7 +96,7 @@ class _Trial:
         self, panel: Panel, source: str, executor: str, workers: int | None, against: Mapping[str, Rival]
     ) -> None:
         self.panel, self.source, self.how = panel, source, (executor, workers)
-        self.against = {rivals.LRU: Rival(Column(rivals.LRU), 0), **against}
+        self.against = {LRU: Rival(Column(LRU), 0), **against}
         self.nodes = 0
         self.hit_tokens: tuple[int, ...] = ()
 

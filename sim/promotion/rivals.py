@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sim import zoo
 from sim.executor import run
+from sim.marks import LRU
 from sim.promotion.replays import Column, Hits, hits_of
 from sim.registry import load_policy, policies
 from workloads.atomic import atomic_write
@@ -23,8 +24,6 @@ from workloads.locate import user_cache_dir
 from workloads.panel import Panel
 
 log = logging.getLogger(__name__)
-
-LRU = "vllm"
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def test_a_policy_that_reads_the_clock(judged: Judged) -> None:
 
 
 def test_a_slow_policy(judged: Judged) -> None:
-    loop = "    x = 0.5\n    for i in range(64):\n        x = math.tanh(math.exp(-abs(x)) + math.log1p(x))\n"
+    loop = (
+        "    x = 0.001 * block.age\n    for i in range(64):\n        x = math.tanh(math.exp(-abs(x)) + math.log1p(x))\n"
+    )
     verdict = judged(f"def priority(block, cache):\n{loop}    return 0.0 * x - block.age * -1.0\n")
     assert failing(verdict) == {"cost"}
     assert verdict["cost"].figures["ratio"] > 8.0
@@ -130,7 +132,7 @@ def test_what_the_language_refuses(judged: Judged) -> None:
 
 def test_a_policy_object_is_judged_like_its_file(judged: Judged, panel: str) -> None:
     del judged  # its fixture shares the fresh process
-    verdict = judge(Policy.from_source(HONEST, "mine"), panel, against=FEW, executor="process", workers=1)
+    verdict = judge(Policy.from_source(HONEST, "mine"), panel, against=FEW)
     assert verdict.passed, str(verdict)
     assert verdict.policy == "mine"
 

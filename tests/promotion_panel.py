@@ -1,0 +1,60 @@
+"""A panel on which an honest policy wins clearly: prompts read round and round, which LRU never hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sim.evaluation import Evaluator
+from sim.promotion import bootstrap, rescoring, rivals
+
+HONEST = "def priority(block, cache):\n    return -block.last_access\n"
+LOSER = "def priority(block, cache):\n    return block.last_access\n"
+LOOPS = """\
+format: kvevolve-panel/1
+name: loops-v1
+capacities: [30%, 50%]
+splits:
+  train:
+    - {name: loop_train, source: 'synthetic:loop?seed=1', options: &size {requests: 160, loop_blocks: 400, prompt_tokens: 1600, block_tokens: 64}}
+  validation:
+    - {name: loop_one, source: 'synthetic:loop?seed=2', options: {requests: 160, loop_blocks: 400, prompt_tokens: 1600, block_tokens: 64}}
+    - {name: loop_two, source: 'synthetic:loop?seed=3', options: {requests: 160, loop_blocks: 500, prompt_tokens: 1600, block_tokens: 64}}
+  test:
+    - {name: loop_test, source: 'synthetic:loop?seed=4', options: {requests: 160, loop_blocks: 400, prompt_tokens: 1600, block_tokens: 64}}
+""".replace("&size ", "")  # noqa: E501
+FEW = {name: rival for name, rival in rivals.rivals().items() if name in ("vllm", "lru_frequency", "zoo:arc")}
+"""Rivals that are replayed in no time."""
+
+
+class Kept(Evaluator):
+    """An evaluator that outlives the gate: starting a fresh process for every test would take most of their time."""
+
+    def close(self) -> None:
+        """Stay."""
+
+    def stop(self) -> None:
+        """End."""
+        super().close()
+
+
+def write_panel(directory: Path) -> str:
+    """Write the panel and return its path."""
+    path = directory / "loops.yaml"
+    path.write_text(LOOPS)
+    return str(path)
+
+
+@contextmanager
+def quick_gate(panel: str) -> Iterator[None]:
+    """Let the gate share one fresh process, draw fewer samples, and give the twin less to do."""
+    kept = Kept("validation", panel, rescoring.LIMITS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rescoring, "Evaluator", lambda *_: kept)
+        patch.setattr(rescoring, "TWIN_REFS", 500)
+        patch.setattr(bootstrap, "SAMPLES", 200)
+        yield
+    kept.stop()

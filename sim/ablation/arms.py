@@ -6,7 +6,7 @@ Knows configurations and names; must not know how a run is done or scored.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class Arm:
         config: Engine configuration to start from; None for one that tunes.
         model: Of the keyless operator, in the place of the configuration's.
         policy: File whose constants are tuned; None for one that evolves.
+        iterations: Of this arm alone; None for those of all.
     """
 
     name: str
     config: Path | None = None
     model: str | None = None
     policy: Path | None = None
+    iterations: int | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return the engine configuration of the arm: without what would end its runs early, its paths absolute.
@@ -75,7 +77,8 @@ def arms(specification: str, keyless: Path) -> list[Arm]:
     """Return the arms of a comma-separated list, in order.
 
     Args:
-        specification: Of `random`, `plain`, `full`, `cma-linear`, `cma:POLICY` and `[NAME=]CONFIG.yaml`.
+        specification: Of `random`, `plain`, `full`, `cma-linear`, `cma:POLICY` and `CONFIG.yaml`; each may be named,
+            `NAME=…`, and have iterations of its own, `…@N`.
         keyless: Configuration of the first three.
 
     Raises:
@@ -92,7 +95,11 @@ def arms(specification: str, keyless: Path) -> list[Arm]:
 
 
 def _arm(text: str, keyless: Path) -> Arm:
-    label, _, value = text.rpartition("=")
+    label, _, rest = text.rpartition("=")
+    value, at, count = rest.rpartition("@")
+    value = value if at else rest
+    if at and not (count.isdecimal() and int(count)):
+        raise ValueError(f"arm {text!r}: {count!r} is no number of iterations; fix: for example {value}@200")
     if value in KEYLESS:
         model = KEYLESS[value]
         if model and model not in MODELS:
@@ -113,7 +120,7 @@ def _arm(text: str, keyless: Path) -> Arm:
         raise ValueError(f"arm {text!r}: its name becomes a folder; fix: NAME without spaces, slashes and outer dots")
     if arm.config is not None:
         arm.settings()
-    return arm
+    return replace(arm, iterations=int(count) if at else None)
 
 
 def _policy(name: str) -> Path:

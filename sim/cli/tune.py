@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from sim.cli.arguments import add_json
 
 if TYPE_CHECKING:
     from sim.policy.program import Policy
+    from sim.search.tuner import Tuned
+    from workloads.panel import Panel
 
 
 def add(verbs: Any) -> None:
@@ -39,32 +42,20 @@ def _tune(options: argparse.Namespace) -> int:
     from sim.fitness import TrainingObjective
     from sim.marks import load_marks
     from sim.registry import load_policy
-    from sim.search.replay_log import Logged, ReplayLog
+    from sim.search.replay_log import LoggedObjective, ReplayLog
     from sim.search.tuner import tune
     from workloads.atomic import atomic_write, check_writable
     from workloads.panel import load_panel
 
-    if not (math.isfinite(options.passes) and options.passes >= 1 and 0 < options.sigma < math.inf):
-        raise ValueError("--passes must be at least 1 and --sigma positive")
+    if not (options.passes >= 1 and 0 < options.sigma < math.inf and math.isfinite(options.passes)):
+        raise ValueError("--passes must be at least 1, and --sigma above 0")
     policy = load_policy(options.policy)
     if not policy.literals:
         raise ValueError(f"{options.policy}: no numbers to tune; fix: write a constant into the score")
-    _check_output(options, policy)
+    _check_output(options)
     check_writable(options.output)
-    objective = TrainingObjective(load_marks(load_panel("train", options.panel)))
-    panel = objective.marks.panel
-    log = None
-    if options.resume:
-        digest = hashlib.sha256(policy.source.encode()).hexdigest()
-        about = {"policy": digest, "panel": panel.fingerprint, "seed": options.seed, "sigma": repr(options.sigma)}
-        log = ReplayLog(options.resume, about)
-
-    class Kept:
-        """The objective, its replays logged."""
-
-        def by_cell(self, policy: Policy) -> Any:
-            cells = objective.by_cell(policy)
-            return Logged(cells, log) if log else cells
+    panel = load_panel("train", options.panel)
+    objective = TrainingObjective(load_marks(panel))
 
     def keep(better: Policy, score: float, passes: float) -> None:
         with atomic_write(options.output) as handle:
@@ -72,15 +63,23 @@ def _tune(options: argparse.Namespace) -> int:
         print(f"{passes:7.2f} passes: {score:+.4f}", file=sys.stderr, flush=True)
 
     try:
-        found = tune(policy, Kept(), options.passes, options.seed, options.sigma, keep=keep)
+        if options.resume:
+            digest = hashlib.sha256(policy.source.encode()).hexdigest()
+            about = {"policy": digest, "panel": panel.fingerprint, "seed": options.seed, "sigma": repr(options.sigma)}
+            with closing(ReplayLog(options.resume, about)) as log:
+                logged = LoggedObjective(objective, log)
+                found = tune(policy, logged, options.passes, options.seed, options.sigma, keep=keep)
+        else:
+            found = tune(policy, objective, options.passes, options.seed, options.sigma, keep=keep)
     except KeyboardInterrupt:
-        if options.output.exists():
-            hint = f"; the same command goes on from {options.resume}" if options.resume else ""
-            print(f"\nkvevolve: interrupted; the best so far is in {options.output}{hint}", file=sys.stderr)
+        hint = f"; the same command goes on from {options.resume}" if options.resume else ""
+        print(f"\nkvevolve: interrupted; {options.output} holds the best so far, if any{hint}", file=sys.stderr)
         return 130
-    finally:
-        if log:
-            log.close()
+    _report(options, panel, policy, found)
+    return 0
+
+
+def _report(options: argparse.Namespace, panel: Panel, policy: Policy, found: Tuned) -> None:
     content = {
         "policy": options.policy,
         "output": str(options.output),
@@ -98,23 +97,22 @@ def _tune(options: argparse.Namespace) -> int:
     spent = f"{found.passes:.1f} passes, {found.evaluations} candidates scored on all {len(panel.cells)} cells"
     text = f"{head}\n{found.start_score:+.4f} -> {found.score:+.4f} ({spent})\n{options.output}"
     print(json.dumps(content, indent=2) if options.json else text)
-    return 0
 
 
 def _values(policy: Policy) -> list[float]:
     return [literal.value for literal in policy.literals]
 
 
-def _check_output(options: argparse.Namespace, policy: Policy) -> None:
+def _check_output(options: argparse.Namespace) -> None:
     """Refuse to write over something that is no policy, or over what is tuned."""
     from sim.policy.language import PolicyRejected
-    from sim.registry import load_policy
+    from sim.policy.program import Policy
 
-    if not options.output.exists():
+    if not options.output.is_file():
         return
     try:
-        there = load_policy(options.output)
+        Policy.from_file(options.output)
     except PolicyRejected:
         raise ValueError(f"{options.output} is there and no policy; fix: name another file") from None
     if Path(options.policy).is_file() and options.output.samefile(options.policy):
-        raise ValueError(f"{options.output} is the file to be tuned ({there.name}); fix: name another for the result")
+        raise ValueError(f"{options.output} is the file to be tuned; fix: name another for the result")

@@ -1,7 +1,7 @@
 """The replays of a tuning, kept as lines of JSON: a tuning that was stopped runs again without repeating them.
 
 A seed makes the same proposals again, so what was found for them is all that need be kept. Knows files, values and
-cells; must not know policies or what was found.
+cells; must not know what was found, or how.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from sim.policy.program import Policy
 from sim.search.trial import Cells
+from sim.search.tuner import CellObjective
 
 
 class ReplayLog:
@@ -84,7 +86,19 @@ class ReplayLog:
             ) from None
 
 
-class Logged:
+class LoggedObjective:
+    """An objective whose replays are taken from a log where it knows them."""
+
+    def __init__(self, objective: CellObjective, log: ReplayLog) -> None:
+        """Maximise this objective."""
+        self._objective, self._log = objective, log
+
+    def by_cell(self, policy: Policy) -> Cells:
+        """Return the score of the values of `policy.literals`, cell by cell."""
+        return _Logged(self._objective.by_cell(policy), self._log)
+
+
+class _Logged:
     """Cells whose replays are taken from a log where it knows them."""
 
     def __init__(self, cells: Cells, log: ReplayLog) -> None:

@@ -5,54 +5,35 @@ Knows what cells cost and which belong together; must not know policies or score
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-TARGETS = (0.15, 0.45)
-"""Share of a full pass that the first rungs may cost, together with those before them; the last rung is the rest."""
+CHEAP = 0.1
+"""Share of a full pass that the first rung may spend on further capacities of cheap traces."""
 
 
-def rungs(
-    shares: Sequence[float], groups: Sequence[str], targets: Sequence[float] = TARGETS
-) -> tuple[tuple[int, ...], ...]:
-    """Split the cells of a panel into rungs, cheap ones first.
+def rungs(shares: Sequence[float], groups: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Split the cells of a panel into two rungs.
 
-    A rung takes what fits, cheapest trace first: one cell of each trace, its middle capacity, before a second of any.
+    Every trace is in the first: traces want different things, and what is not asked is lost. One capacity, the middle
+    one, speaks for the others of its trace, unless the trace is so short that all of them cost next to nothing.
 
     Args:
         shares: Part of a full pass of each cell.
-        groups: Trace of each cell, capacities of a trace in order.
-        targets: Share of a pass after each rung but the last, rising.
+        groups: Trace of each cell, the cells of a trace in order of capacity.
 
     Returns:
         Indices of cells per rung; every cell is in exactly one, no rung is empty.
     """
-    order = list(_order(shares, groups))
-    found: list[tuple[int, ...]] = []
-    spent = 0.0
-    for target in targets:
-        rung: list[int] = []
-        for cell in list(order):
-            if spent + shares[cell] <= target or not (rung or found):
-                spent += shares[cell]
-                rung.append(cell)
-                order.remove(cell)
-        if rung and order:
-            found.append(tuple(rung))
-        else:
-            order = rung + order
-    return (*found, tuple(order))
-
-
-def _order(shares: Sequence[float], groups: Sequence[str]) -> Iterator[int]:
-    """Yield every cell: the middle one of each trace, cheapest trace first, then their neighbours, and so on."""
     traces: dict[str, list[int]] = {}
     for cell, trace in enumerate(groups):
         traces.setdefault(trace, []).append(cell)
-    middle_first = [
-        sorted(cells, key=lambda cell, cells=cells: abs(2 * cells.index(cell) - len(cells) + 1))  # type: ignore[misc]
-        for cells in sorted(traces.values(), key=lambda cells: min(shares[cell] for cell in cells))
-    ]
-    for place in range(max(map(len, middle_first))):
-        for cells in middle_first:
-            if place < len(cells):
-                yield cells[place]
+    first = [cells[len(cells) // 2] for cells in traces.values()]
+    left = CHEAP
+    for cells in sorted(traces.values(), key=lambda cells: sum(shares[cell] for cell in cells)):
+        others = [cell for cell in cells if cell not in first]
+        left -= sum(shares[cell] for cell in others)
+        if left < 0:
+            break
+        first += others
+    rest = tuple(cell for cell in range(len(shares)) if cell not in first)
+    return (tuple(sorted(first)), rest) if rest else (tuple(sorted(first)),)

@@ -25,7 +25,7 @@ from sim.search.genome import fingerprint
 from sim.search.operator import NoChild, Operator, Partner, Proposal, temperature_size
 from sim.search.prompt import Prompt
 from sim.search.settings import Settings
-from sim.search.tuner import Objective, tune
+from sim.search.tuner import Objective, TuningFailed, tune
 
 MODELS = ("kvevolve-gp", "kvevolve-random", "kvevolve-tune")
 """Genetic programming, with the best parents tuned now and then; draws from the grammar; every answer tuned. Any
@@ -176,7 +176,11 @@ class Service:
                 entry["tuning"] = {"skipped": "no literals" if not start.literals else "budget of the run is spent"}
                 return proposal.policy
             seconds = self.settings.tune_seconds
-            result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
+            try:
+                result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
+            except TuningFailed as error:
+                entry["tuning"] = {"failed": repr(error.__cause__ or error)}
+                return proposal.policy
             self.passes_left -= result.passes
             mark = fingerprint(result.policy.source)
             of_parent = start is not proposal.policy

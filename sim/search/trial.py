@@ -64,7 +64,7 @@ class Candidate:
         values: Of the literals.
         point: Where the search drew them.
         found: What was found in the cells replayed so far, by cell.
-        score: Of all cells; those not replayed yet count as the best candidate's. -inf if it failed.
+        score: Of all cells, those not replayed yet as expected; -inf if it failed.
     """
 
     values: Values
@@ -113,19 +113,9 @@ class Trial:
                 raise OutOfTime
             self.spent += self.cells.shares[cell]
             candidate.found[cell] = self._attempt(partial(self.cells.replay, candidate.values, cell))
-        filled = dict(self.best.found) if self.best else {}
-        for cell in filled:
-            if cell not in candidate.found:
-                seen = [
-                    candidate.found[other] / filled[other] - 1.0
-                    for other in candidate.found
-                    if self.cells.groups[other] == self.cells.groups[cell] and filled[other]
-                ]
-                if seen:
-                    filled[cell] *= 1.0 + REL * sum(seen) / len(seen)
-        filled |= candidate.found
-        row = [filled.get(i, math.nan) for i in range(len(self.cells.shares))]
-        score = self._attempt(partial(self.cells.score, row))
+        row = [candidate.found.get(i, self._expected(candidate, i)) for i in range(len(self.cells.shares))]
+        failed = any(map(math.isnan, candidate.found.values()))
+        score = math.nan if failed else self._attempt(partial(self.cells.score, row))
         candidate.score = score if math.isfinite(score) else -math.inf
 
     def finish(self, candidate: Candidate, ties: bool = False) -> float:
@@ -139,6 +129,15 @@ class Trial:
             self.best = candidate
         self._noted(candidate if better else None)
         return score
+
+    def _expected(self, candidate: Candidate, cell: int) -> float:
+        """Return what a candidate may reach in a cell: what the best one did, changed as in the trace's other cells."""
+        if self.best is None:
+            return math.nan
+        known, groups = self.best.found, self.cells.groups
+        alike = [i for i in candidate.found if groups[i] == groups[cell] and known[i]]
+        change = sum(candidate.found[i] / known[i] for i in alike) / len(alike) if alike else 1.0
+        return known[cell] * change
 
     def _attempt(self, function: Callable[[], float]) -> float:
         try:

@@ -21,8 +21,8 @@ LINEAR = "log_linear"
 KEYLESS = {"random": "kvevolve-random", "plain": "kvevolve-plain", "full": None}
 """Arms on the keyless configuration, and the model they put into it; None leaves it as it is."""
 
-_STEADY = ("early_stopping_patience", "target_score")
-"""Settings that would end runs of an arm at different evaluations."""
+_STOPS_EARLY = "early_stopping_patience"
+"""The engine's setting that would end runs of an arm at different evaluations."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ class Arm:
             raise ValueError(f"{self.config}: not a readable YAML config: {error}") from None
         if not isinstance(config, dict) or not isinstance(config.get("llm") or {}, dict):
             raise ValueError(f"{self.config}: expected a mapping of OpenEvolve settings")
-        for name in _STEADY:
-            config.pop(name, None)
+        config.pop(_STOPS_EARLY, None)
         if self.model:
             config.setdefault("llm", {})["models"] = [{"name": self.model, "weight": 1.0}]
         own = (config.get("kvevolve") or {}).get("llm") or {}

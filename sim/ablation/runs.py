@@ -119,7 +119,8 @@ def finished(root: Path, facts: Mapping[str, Any]) -> Finished | None:
         stored = content["facts"]
         other = [name for name, value in facts.items() if stored.get(name) != value]
         points = tuple(Point(**point) for point in content["curve"])
-        points[-1].spent("evaluations")
+        if not points:
+            raise ValueError("it has no curve")
         numbers = {name: float(content[name]) for name in ("train", "validation", "seconds", "cpu_s")}
     except FileNotFoundError:
         return None

@@ -168,7 +168,9 @@ def perform(plan: Plan, arm: Arm, seed: int, root: Path, say: Say) -> Finished:
         "versions": versions(),
     }
     write_json(root / RESULT, content)
-    return Finished(arm.name, seed, points, train, found.scores[0].combined, seconds, cpu_s)
+    written = finished(root, facts)
+    assert written is not None
+    return written
 
 
 def _evolved(plan: Plan, arm: Arm, seed: int, run: RunDir, say: Say) -> tuple[Policy, tuple[Point, ...]]:

@@ -164,8 +164,29 @@ def _stored_config(run: RunDir) -> dict[str, Any]:
     return config
 
 
-def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) -> None:
-    """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported."""
+def search(job: Job, run: RunDir, say: Say) -> bool:
+    """Run the engine alone, in a new run's directory: nothing is tuned, chosen or reported afterwards.
+
+    Returns:
+        Whether it came to its end; False if it was interrupted.
+
+    Raises:
+        RuntimeError: If the engine fails; its log is named.
+        ValueError: If the config or the panel makes no sense.
+    """
+    job, evaluator = _on_its_panel(job, run, resume=False)
+    evaluator.close()
+    config = resolve_config(job.config, run, job.iterations, job.seed)
+    os.environ["KVEVOLVE_ADVICE"] = "0" if keyless(config) else "1"
+    return _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume=False)
+
+
+def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) -> bool:
+    """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported.
+
+    Returns whether it was not interrupted.
+    """
+    interrupted = False
     command = [sys.executable, "-m", "openevolve.cli", str(job.program), str(job.evaluator)]
     command += ["--config", str(run.config), "--output", str(run.root)]
     if resume:
@@ -173,7 +194,7 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) 
         done = int(checkpoint.name[11:]) if checkpoint else 0
         if done >= iterations:
             say(f"all {iterations} iterations are done already")
-            return
+            return True
         command += ["--iterations", str(iterations - done)]
         command += ["--checkpoint", str(checkpoint)] if checkpoint else []
         say(f"resuming after iteration {done} of {iterations}")
@@ -182,6 +203,7 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) 
         try:
             _follow(engine, run, iterations, say)
         except KeyboardInterrupt:
+            interrupted = True
             say("interrupted: waiting for the engine to write its best program")
             engine.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -201,6 +223,7 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) 
     if early:
         say(f"ended early: {early}")
         say(f"to go on, change {run.config} and: kvevolve evolve --resume {run.root}")
+    return not interrupted
 
 
 def _follow(engine: subprocess.Popen[bytes], run: RunDir, iterations: int, say: Say) -> None:

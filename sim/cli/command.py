@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sim.cli import bounds, explain, fidelity, proxy, replay, stream, sweep, trace
+from sim.cli import ablate, bounds, explain, fidelity, proxy, replay, stream, sweep, trace, tune
 from sim.cli.arguments import (
     MODEL,
     POLICY,
@@ -233,6 +233,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evolve(verbs)
     proxy.add(verbs)
     replay.add(verbs)
+    tune.add(verbs)
+    ablate.add(verbs)
     fidelity.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")

@@ -25,7 +25,7 @@ from sim.search.genome import fingerprint
 from sim.search.operator import NoChild, Operator, Partner, Proposal, temperature_size
 from sim.search.prompt import Prompt
 from sim.search.settings import Settings
-from sim.search.tuner import Objective, tune
+from sim.search.tuner import Objective, TuningFailed, tune
 
 MODELS = ("kvevolve-gp", "kvevolve-random", "kvevolve-tune")
 """Genetic programming, with the best parents tuned now and then; draws from the grammar; every answer tuned. Any
@@ -90,7 +90,7 @@ class Service:
         self.settings, self.run_dir = settings, run_dir
         self.operator = Operator(settings.max_nodes)
         self.calls: Counter[str] = Counter()
-        self.evaluations_left = settings.tune_total
+        self.passes_left: float = settings.tune_total
         self.tuned: set[str] = set()
         self.best = -math.inf
         self._objective: Objective | None = None
@@ -170,23 +170,28 @@ class Service:
     def _tune(self, champion: Policy | None, proposal: Proposal, rng: random.Random, entry: dict[str, Any]) -> Policy:
         """Return the parent tuned, if it is the best so far and was not tuned before; else the proposal tuned."""
         with self._tuning:
-            budget = min(self.settings.tune_evaluations, self.evaluations_left)
+            budget = min(self.settings.tune_evaluations, self.passes_left)
             start = champion or proposal.policy
             if budget < MIN_TUNE_EVALUATIONS or not start.literals:
                 entry["tuning"] = {"skipped": "no literals" if not start.literals else "budget of the run is spent"}
                 return proposal.policy
             seconds = self.settings.tune_seconds
-            result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
-            self.evaluations_left -= result.evaluations
+            try:
+                result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
+            except TuningFailed as error:
+                entry["tuning"] = {"failed": repr(error.__cause__ or error)}
+                return proposal.policy
+            self.passes_left -= result.passes
             mark = fingerprint(result.policy.source)
             of_parent = start is not proposal.policy
             self.tuned.add(mark)
             entry["tuning"] = {
                 "of": "parent" if of_parent else "child",
                 "evaluations": result.evaluations,
+                "passes": round(result.passes, 3),
                 "start_score": result.start_score,
                 "score": result.score,
-                "left": self.evaluations_left,
+                "left": round(self.passes_left, 3),
             }
         with self._operating:
             known = mark in self.operator.seen

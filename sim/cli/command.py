@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sim.cli import bounds, explain, fidelity, stream, sweep, trace
+from sim.cli import bounds, explain, fidelity, results, stream, sweep, trace
 from sim.cli.arguments import (
     MODEL,
     POLICY,
@@ -232,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     bounds.add(verbs)
     _add_evolve(verbs)
     fidelity.add(verbs)
+    results.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
     _add(verbs, "policies", _policies, "list the shipped policies and the zoo")

@@ -205,8 +205,8 @@ def test_capacity_transfer_and_curves(panel: str, mine: list[Evolved]) -> None:
     report = transfer.capacities(panel, mine, passes=0)
     assert list(report.data["mean_gap_closed"]["mine"]) == ["5%", "20%"]
     curve = report.data["curves"]["chat_validation"]["mine"]
-    assert len(curve) > 3
-    assert dict(curve)[5.0] == report.data["mean_gap_closed"]["mine"]["5%"]
+    assert len(curve) > 2  # sizes below the longest prompt are left out
+    assert dict(curve)[20.0] == report.data["mean_gap_closed"]["mine"]["20%"]
 
 
 def test_block_sizes_keep_the_cache_as_large(panel: str, mine: list[Evolved]) -> None:

@@ -66,4 +66,4 @@ def priority_of(
         return scores[place, low] * (1.0 - share) + scores[place, low + 1] * share
 
     signature = types.float64(*(numba.from_dtype(dtype) for dtype in (fields.BLOCK_DTYPE, fields.CACHE_DTYPE)))
-    return numba.cfunc(signature, error_model="numpy", _nrt=False)(priority)
+    return numba.cfunc(signature, error_model="numpy")(priority)  # carray is not compiled without numba's NRT

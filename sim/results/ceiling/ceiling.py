@@ -97,29 +97,45 @@ def report(
         table, numbers = _table(panel, hits, choices, policies, workers)
         tables.append(table)
         data[panel.split] = {"fingerprint": panel.fingerprint, **numbers}
-    return _assembled(tables, data, models, described)
+    used = list(dict.fromkeys(choice.model for _, _, choices in reported for choice in choices.values()))
+    return _assembled(tables, data, models, used, described)
 
 
 class _Models:
-    """Models by name, trained when first asked for."""
+    """Models by name: from the user cache, else trained when first asked for, and kept there."""
 
     def __init__(self, train: Panel, described: Mapping[str, Touches], seeds: int) -> None:
         self._train, self._described, self._seeds = train, described, seeds
-        self.trained: dict[str, Model] = {}
+        self._known: dict[str, Model] = {}
 
     def __getitem__(self, name: str) -> Model:
-        if name not in self.trained:
-            touches = list(self._described.values()) if name == JOINT else [self._described[name]]
-            self.trained[name] = hazards.train(touches, max(ROUNDS), self._seeds)
-        return self.trained[name]
+        if name not in self._known:
+            path = _kept(self.key(name), "model.json")
+            model = self._read(path)
+            if model is None:
+                touches = list(self._described.values()) if name == JOINT else [self._described[name]]
+                model = hazards.train(touches, max(ROUNDS), self._seeds)
+                _write(path, model.to_text().encode())
+            self._known[name] = model
+        return self._known[name]
 
-    def key(self, choice: Choice) -> list[object]:
-        """Return what a prediction depends on, the predicted trace apart."""
-        names = list(self._train.traces) if choice.model == JOINT else [choice.model]
+    def key(self, name: str) -> list[object]:
+        """Return what a model depends on."""
+        names = list(self._train.traces) if name == JOINT else [name]
         here = Path(__file__).parent
         code = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(here.glob("*.py")))).hexdigest()
         prints = [self._train.traces[name].fingerprint for name in names]
-        return [code_digest(), code, prints, choice.rounds, self._seeds]
+        return [code_digest(), code, prints, max(ROUNDS), hazards.ROWS, self._seeds]
+
+    @staticmethod
+    def _read(path: Path) -> Model | None:
+        try:
+            return Model.from_text(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("%s is unreadable (%s) and is computed anew", path, error)
+            return None
 
 
 def _family(trace: str) -> str:
@@ -151,14 +167,21 @@ def _replayed(
     """Return hits per request at each place of a trace, by trace and choice, kept in the user cache."""
     wanted = [(trace, choice) for trace, each in choices.items() for choice in each]
     sizes = {t: [p.capacity_blocks for p in places_of(panel) if p.trace == t] for t in choices}
-    paths = {key: _path(panel.traces[key[0]], models.key(key[1]), sizes[key[0]]) for key in wanted}
+    paths = {
+        (trace, choice): _kept(
+            [panel.traces[trace].fingerprint, models.key(choice.model), choice.rounds, sizes[trace]], "ceiling.npz"
+        )
+        for trace, choice in wanted
+    }
     found = {key: hits for key in wanted if (hits := _read(paths[key])) is not None}
     fresh = [key for key in wanted if key not in found]
     jobs = [(trace, (models[choice.model], choice.rounds, sizes[trace])) for trace, choice in fresh]
 
     def keep(index: int, hits: Hits) -> None:
         found[fresh[index]] = hits
-        _write(paths[fresh[index]], hits)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, hits=np.array(hits, np.int32))
+        _write(paths[fresh[index]], buffer.getvalue())
 
     def tell(done: int, total: int) -> None:
         progress.tell(f"ceiling, {panel.split}, predictions replayed", done, total)
@@ -216,9 +239,13 @@ def _table(
 
 
 def _assembled(
-    tables: Sequence[Table], data: Mapping[str, Any], models: _Models, described: Mapping[str, Touches]
+    tables: Sequence[Table],
+    data: Mapping[str, Any],
+    models: _Models,
+    used: Sequence[str],
+    described: Mapping[str, Touches],
 ) -> Report:
-    gains = {name: model.gains for name, model in models.trained.items()}
+    gains = {name: models[name].gains for name in used}
     importance = [
         Table(f"What the predictor looks at, {name}", ["feature", "share of the gain"],
               [[feature, f"{share:.3f}"] for feature, share in list(found.items())[:SHOWN]])
@@ -243,9 +270,10 @@ def _hazard_curves(touches: Touches) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def _path(trace: Trace, key: list[object], capacities: Sequence[int]) -> Path:
-    said = json.dumps([trace.fingerprint, key, list(capacities)])
-    return user_cache_dir() / "results" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.ceiling.npz"
+def _kept(key: Sequence[object], suffix: str) -> Path:
+    """Return where in the user cache something is kept that depends on all of a key."""
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    return user_cache_dir() / "results" / f"{digest}.{suffix}"
 
 
 def _read(path: Path) -> Hits | None:
@@ -259,11 +287,9 @@ def _read(path: Path) -> Hits | None:
         return None
 
 
-def _write(path: Path, hits: Hits) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, hits=np.array(hits, np.int32))
+def _write(path: Path, content: bytes) -> None:
     try:
         with atomic_write(path) as handle:
-            handle.write(buffer.getvalue())
+            handle.write(content)
     except OSError as error:
-        log.warning("cannot keep a replay in %s: %s", path, error)
+        log.warning("cannot keep %s: %s", path, error)

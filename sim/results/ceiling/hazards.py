@@ -6,6 +6,7 @@ whether it was used within. Knows LightGBM and features. Must not know caches, s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,24 @@ class Model:
     """Boosters that are averaged, in logits."""
 
     boosters: Sequence[Any]
+
+    def to_text(self) -> str:
+        """Return the model as text, for `from_text`."""
+        return json.dumps([booster.model_to_string() for booster in self.boosters])
+
+    @classmethod
+    def from_text(cls, text: str) -> Model:
+        """Return a model that `to_text` wrote.
+
+        Raises:
+            ValueError: If the text is none.
+            ModuleNotFoundError: Without LightGBM.
+        """
+        lightgbm = _lightgbm()
+        try:
+            return cls([lightgbm.Booster(model_str=each) for each in json.loads(text)])
+        except (TypeError, lightgbm.basic.LightGBMError) as error:
+            raise ValueError(f"not a model: {error}") from None
 
     @property
     def gains(self) -> dict[str, float]:

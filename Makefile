@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: evolve test lint bench coverage boundscheck fuzz clean
+.PHONY: evolve test lint bench results coverage boundscheck fuzz clean
 
 evolve: $(VENV)/.installed  ## evolve a policy, keyless; ARGS="--iterations 200" for more
 	$(BIN)/kvevolve evolve $(ARGS)
@@ -22,6 +22,9 @@ bench: $(VENV)/.installed-bench  ## speed and memory against the targets, interl
 	$(BIN)/python tests/bench/engines_bench.py
 	$(BIN)/python tests/bench/stream_bench.py $(ARGS)
 	for name in readers store text events generate; do $(BIN)/python tests/bench/$${name}_bench.py || exit 1; done
+
+results: $(VENV)/.installed-results  ## every number and figure of the results into results_output; ARGS="table ablation"
+	$(BIN)/kvevolve results $(ARGS)
 
 coverage: $(VENV)/.installed-dev  ## lines of the kernels that tests reach, run as plain Python
 	mkdir -p $(VENV)/no-traces  # recorded ones take hours that way
@@ -57,6 +60,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[search,parquet,traces,bench]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-results: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[results,traces]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sim.cli import ablate, bounds, explain, fidelity, proxy, replay, stream, sweep, trace, tune
+from sim.cli import ablate, bounds, explain, fidelity, proxy, replay, results, stream, sweep, trace, tune
 from sim.cli.arguments import (
     MODEL,
     POLICY,
@@ -236,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     tune.add(verbs)
     ablate.add(verbs)
     fidelity.add(verbs)
+    results.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")
     _add(verbs, "policies", _policies, "list the shipped policies and the zoo")

@@ -1,0 +1,88 @@
+"""`kvevolve results`: computes published numbers and figures again.
+
+Knows arguments and parts; the library does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.cli.arguments import add_executor, executor_of
+
+if TYPE_CHECKING:
+    from sim.results.contenders import Evolved
+    from sim.results.replays import Workers
+    from sim.results.report import Report
+
+PARTS = ("table", "ablation", "admission", "transfer", "capacity", "blocks", "ceiling", "cost")
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the command line's parser."""
+    text = "compute the published numbers and figures again; what was replayed before is kept"
+    verb = verbs.add_parser("results", help=text, description=text)
+    verb.set_defaults(verb=_results)
+    verb.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    verb.add_argument("--policies", type=Path, nargs="+", default=[], metavar="FILE", help="default: the incumbents")
+    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help="panel: a name or a YAML file")
+    text = "split that is reported (default: test); validation is for rehearsals"
+    verb.add_argument("--panel", dest="split", default="test", choices=("validation", "test"), help=text)
+    verb.add_argument("--runs", type=Path, nargs="+", default=[], metavar="RUN", help="run directories, for cost")
+    text = "evaluations to tune each policy with: ablation (default: 0) and transfers (default: 60)"
+    verb.add_argument("--passes", type=int, metavar="N", help=text)
+    verb.add_argument("--no-latency", action="store_true", help="table without replays in overlap mode")
+    verb.add_argument("--no-figures", action="store_true", help="no PNG files; they need the extra [figures]")
+    verb.add_argument("--output", type=Path, default=Path("results_output"), help="where the files go")
+    add_executor(verb)
+
+
+def _results(options: argparse.Namespace) -> int:
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        raise ValueError(f"there is no part {unknown[0]!r} of the results; choose of {', '.join(PARTS)}")
+    if options.passes is not None and options.passes < 0:
+        raise ValueError(f"--passes {options.passes}: expected 0 or more")
+    from sim.plotting import check_format
+    from sim.results.contenders import evolved
+    from sim.results.replays import Workers
+    from workloads.atomic import check_writable
+
+    parts = list(dict.fromkeys(options.parts)) or list(PARTS)
+    check_writable(options.output / f"{parts[0]}.md")
+    if not options.no_figures:
+        check_format(Path("results.png"))
+    policies = [] if parts == ["cost"] else evolved(options.policies)
+    workers = Workers(executor_of(options), options.workers)
+    for part in parts:
+        report = _part(part, options)(policies, workers)
+        for path in report.write(options.output, not options.no_figures):
+            print(path)
+    return 0
+
+
+def _part(part: str, options: argparse.Namespace) -> Callable[[list[Evolved], Workers], Report]:
+    """Return a part as a function of policies and workers."""
+    from sim.results import ablation, admission, blocks, cost, table, transfer
+
+    panel, split = options.panel, options.split
+    ablated, tuned = (default if options.passes is None else options.passes for default in (0, 60))
+
+    def ceiling(policies: list[Evolved], workers: Workers) -> Report:
+        from sim.results.ceiling.ceiling import report
+
+        return report(panel, policies, workers, split)
+
+    parts: dict[str, Callable[[list[Evolved], Workers], Report]] = {
+        "table": lambda p, w: table.report(panel, split, p, w, not options.no_latency),
+        "ablation": lambda p, w: ablation.report(panel, p, ablated, w),
+        "admission": lambda p, w: admission.report(panel, split, p, w),
+        "transfer": lambda p, w: transfer.traces(panel, split, p, tuned, w),
+        "capacity": lambda p, w: transfer.capacities(panel, p, tuned, w),
+        "blocks": lambda p, w: blocks.report(panel, split, p, w),
+        "ceiling": ceiling,
+        "cost": lambda p, w: cost.report(options.runs),
+    }
+    return parts[part]

@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from sim import journal, jsonlines, runlock
 from sim.comparison import Comparison, compare
 from sim.evaluation import Evaluator
 from sim.fitness import training_objective
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
+from sim.population import Rebuilt, rebuild
 from sim.registry import BASELINES, load_policy
-from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
+from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json
 from sim.search.tuner import tune
 from workloads import panel_file
 from workloads.panel import Panel, describe, load_panel
@@ -75,12 +76,17 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         job: What to run.
         run: Where outputs go; with `resume`, a run that was stopped.
         say: Receives progress, line by line.
-        resume: Continue from the newest checkpoint, up to the config's iterations.
+        resume: Go on after the last evaluation that was recorded, up to the config's iterations.
 
     Raises:
         RuntimeError: If the engine fails; its log is named.
-        ValueError: If the config or the panel makes no sense.
+        ValueError: If the config or the panel makes no sense, or another process is at work on the run.
     """
+    with runlock.held(run.root) as lock:
+        return _evolve(job, run, say, resume, lock)
+
+
+def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finished:
     job, evaluator = _on_its_panel(job, run, resume)
     say(describe(evaluator.panel))
     if not evaluator.panel.real:
@@ -92,10 +98,11 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         raise ValueError(f"{job.program}: {seed_found.artifacts['rejection']}")
     say(f"isolation of candidates: {seed_found.isolation}")
     started = time.time()
-    config = resolve_config(job.config, run, job.iterations, job.seed) if not resume else _stored_config(run)
+    goes_on = _recorded(run, say) if resume else None
+    config = renew_config(run) if resume else resolve_config(job.config, run, job.iterations, job.seed)
     if keyless(config):
         os.environ["KVEVOLVE_ADVICE"] = "0"
-    _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume)
+    _run_engine(job, run, int(config.get("max_iterations", 100)), say, goes_on, lock)
     engine_s = time.time() - started
     _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
     finalists = _finalists(run, load_policy(job.program))
@@ -151,30 +158,30 @@ def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None
         )
 
 
-def _stored_config(run: RunDir) -> dict[str, Any]:
-    import yaml
+def _recorded(run: RunDir, say: Say) -> Rebuilt | None:
+    """Return what a stopped run goes on from."""
+    jsonlines.mend(run.trace)
+    found = rebuild(run)
+    if found is None:
+        say("no program was stored yet: starting from the seed")
+    else:
+        say(f"resuming after iteration {found.done}: {found.programs} programs, {found.recovered} from the journal")
+    return found
 
-    if not run.config.is_file():
-        raise ValueError(f"{run.root} holds no run: there is no config.yaml in it")
-    config: dict[str, Any] = yaml.safe_load(run.config.read_text())
-    return config
 
-
-def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) -> None:
+def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, goes_on: Rebuilt | None, lock: int) -> None:
     """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported."""
     command = [sys.executable, "-m", "openevolve.cli", str(job.program), str(job.evaluator)]
     command += ["--config", str(run.config), "--output", str(run.root)]
-    if resume:
-        checkpoint = run.latest_checkpoint()
-        done = int(checkpoint.name[11:]) if checkpoint else 0
-        if done >= iterations:
+    if goes_on:
+        if goes_on.done >= iterations:
             say(f"all {iterations} iterations are done already")
             return
-        command += ["--iterations", str(iterations - done)]
-        command += ["--checkpoint", str(checkpoint)] if checkpoint else []
-        say(f"resuming after iteration {done} of {iterations}")
+        command += ["--iterations", str(iterations - goes_on.done), "--checkpoint", str(goes_on.checkpoint)]
     with run.log.open("ab") as log:
-        engine = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        engine = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock]
+        )
         try:
             _follow(engine, run, iterations, say)
         except KeyboardInterrupt:
@@ -278,6 +285,7 @@ def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
             f"outputs: {run.root}",
             f"  {run.best_policy.name}: the policy   {run.report.name}: this text",
             f"  {run.provenance.name}: versions, panel, seed, scores",
-            f"  {run.trace.name}: every stored child   {run.log.name}: the engine's log   checkpoints/: to resume",
+            f"  {run.databases.name}/: every stored program   {run.trace.name}: as the engine traced them",
+            f"  {journal.FILE}: every evaluation   {run.log.name}: the engine's log",
         ]
     )

@@ -6,7 +6,6 @@ Knows files; must not know policies or scores.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import socket
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+
+from sim import jsonlines
+from workloads.atomic import atomic_write
 
 PACKAGES = ("kvevolve", "openevolve", "numba", "numpy", "cmaes")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -59,6 +61,21 @@ class RunDir:
         return self.root / "panel.json"
 
     @property
+    def own_panel(self) -> Path:
+        """The panel of a run on traces of the user's own."""
+        return self.root / "panel.yaml"
+
+    @property
+    def databases(self) -> Path:
+        """Every program the engine stored, whole, a folder for each time it was started."""
+        return self.root / "database"
+
+    @property
+    def rebuilt(self) -> Path:
+        """The checkpoint a run goes on from, see `sim.population`."""
+        return self.root / "rebuilt"
+
+    @property
     def provenance(self) -> Path:
         """Versions, panel, seed, scores."""
         return self.root / "provenance.json"
@@ -77,38 +94,34 @@ class RunDir:
                 f"{self.panel} does not say which panel the run is on ({error}); fix: name the directory of a run"
             ) from None
 
-    def latest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint of the run, if there is one."""
-        found = [path for path in (self.root / "checkpoints").glob("checkpoint_*") if path.name[11:].isdigit()]
-        return max(found, key=lambda path: int(path.name[11:]), default=None)
+    def new_database(self) -> Path:
+        """Return a folder for the programs of the next start of the engine; it does not exist yet."""
+        known = [int(path.name) for path in self.databases.glob("*") if path.name.isdigit()]
+        return self.databases / str(max(known, default=0) + 1)
+
+    def stored(self) -> list[dict[str, Any]]:
+        """Return the programs the engine stored, migrants too, oldest first; one half written is left out."""
+        found = []
+        for path in self.databases.glob("*/programs/*.json"):
+            try:
+                program = json.loads(path.read_bytes())
+                float(program["timestamp"]), str(program["code"]), dict(program["metrics"])
+                int(program["metadata"]["island"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            found.append(program)
+        return sorted(found, key=lambda program: (program["timestamp"], program["id"]))
 
     def children(self) -> list[dict[str, Any]]:
-        """Return the stored children in order of completion; a line still being written is left out."""
-        try:
-            lines = self.trace.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        found = []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        """Return the traced children in order of completion; a line still being written is left out.
+
+        OpenEvolve 0.4.0 leaves a child out of its trace if its parent was dropped meanwhile; `stored` has it.
+        """
+        return jsonlines.read(self.trace)
 
     def programs(self) -> list[tuple[str, dict[str, float]]]:
-        """Return (code, metrics) of every recorded program, the engine's best included.
-
-        OpenEvolve 0.4.0 leaves a child out of its trace if its parent was dropped meanwhile, the best one too.
-        """
-        found = [(child.get("child_code") or "", child.get("child_metrics") or {}) for child in self.children()]
-        best = self.root / "best"
-        try:
-            metrics = json.loads((best / "best_program_info.json").read_text())["metrics"]
-            found.append(((best / "best_program.py").read_text(), metrics))
-        except (OSError, ValueError, KeyError):
-            pass
-        return [(code, metrics) for code, metrics in found if code]
+        """Return (code, metrics) of every program the engine stored, oldest first."""
+        return [(program["code"], program["metrics"]) for program in self.stored()]
 
 
 def new_run_dir(parent: Path) -> RunDir:
@@ -121,8 +134,8 @@ def new_run_dir(parent: Path) -> RunDir:
 def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int | None) -> dict[str, Any]:
     """Write the config of this run and return it.
 
-    The keyless operator gets a port of its own, so that runs do not share one; the evolution trace goes into the run's
-    directory; iterations and seed override the file's.
+    The keyless operator gets a port of its own, so that runs do not share one; the evolution trace and every stored
+    program go into the run's directory; iterations and seed override the file's.
 
     Raises:
         ValueError: If the file is no YAML mapping.
@@ -133,21 +146,43 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
         raise ValueError(f"{source}: not a readable YAML config: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{source}: expected a mapping of OpenEvolve settings")
+    if iterations is not None:
+        config["max_iterations"] = iterations
+        config["checkpoint_interval"] = _divisor(iterations, int(config.get("checkpoint_interval", 20)))
+    if seed is not None:
+        config["random_seed"] = seed
+        config["database"] = {**(config.get("database") or {}), "random_seed": seed}
+    return _placed(config, run)
+
+
+def renew_config(run: RunDir) -> dict[str, Any]:
+    """Write the config of a run that goes on, with places of its own, and return it.
+
+    Raises:
+        ValueError: If the run has none.
+    """
+    try:
+        config = yaml.safe_load(run.config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{run.root} holds no run: its config.yaml cannot be read ({error})") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{run.config}: expected a mapping of OpenEvolve settings")
+    return _placed(config, run)
+
+
+def _placed(config: dict[str, Any], run: RunDir) -> dict[str, Any]:
+    """Write a config in which a free port is the operator's, and records go to the run's directory."""
     llm = config.get("llm") or {}
     if keyless(config):
         port = _free_port()
         for entry in (llm, *(llm.get("models") or ())):
             if entry.get("api_base"):
                 entry["api_base"] = _with_port(entry["api_base"], port)
-    if iterations is not None:
-        config["max_iterations"] = iterations
-        config["checkpoint_interval"] = _divisor(iterations, int(config.get("checkpoint_interval", 20)))
-    if seed is not None:
-        config["random_seed"] = seed
-        config.setdefault("database", {})["random_seed"] = seed
-    trace = config.setdefault("evolution_trace", {})
+    trace = config["evolution_trace"] = config.get("evolution_trace") or {}
     trace.update(enabled=True, include_code=True, format="jsonl", output_path=str(run.trace), buffer_size=1)
-    run.config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
+    config["database"] = {**(config.get("database") or {}), "db_path": str(run.new_database())}
+    with atomic_write(run.config) as file:
+        file.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120).encode())
     return config
 
 
@@ -170,9 +205,8 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader never sees half of it."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _free_port() -> int:

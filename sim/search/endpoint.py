@@ -114,7 +114,7 @@ def ensure_endpoint(config_path: str | Path | None = None) -> Endpoint | None:
     section = ((run.config.get("kvevolve") or {}).get("search")) or {}
     settings = Settings.from_mapping(section | _from_environment(), seed=int(run.config.get("random_seed") or 42))
     given = os.environ.get(RUN_DIR_VARIABLE)
-    return start(ports.pop(), settings, Path(given) if given else run.output)
+    return start(ports.pop(), settings, Path(given) if given else run.output, run.resumed)
 
 
 def _from_environment() -> dict[str, Any]:
@@ -134,8 +134,14 @@ def _port(name: str, base: str) -> int | None:
     return port if port == PORT or name.startswith("kvevolve-") else None
 
 
-def start(port: int, settings: Settings | None = None, run_dir: Path | None = None) -> Endpoint:
+def start(port: int, settings: Settings | None = None, run_dir: Path | None = None, resumed: bool = False) -> Endpoint:
     """Return the endpoint on a port: the one already there, or a new child process that ends with this one.
+
+    Args:
+        port: Of the loopback interface.
+        settings: Of a new one.
+        run_dir: Where a new one records calls.
+        resumed: Whether a new one begins with what `run_dir` tells of the run.
 
     Raises:
         EndpointError: If something else holds the port, or the endpoint does not start.
@@ -148,16 +154,17 @@ def start(port: int, settings: Settings | None = None, run_dir: Path | None = No
         _LOGGER.warning("reusing the kvevolve endpoint on port %d; its settings and records are its starter's", port)
         endpoint = Endpoint(port)
     else:
-        endpoint = Endpoint(port, _spawn(port, settings or Settings(), run_dir))
+        endpoint = Endpoint(port, _spawn(port, settings or Settings(), run_dir, resumed))
     _ACTIVE[port] = endpoint
     atexit.register(endpoint.stop)
     return endpoint
 
 
-def _spawn(port: int, settings: Settings, run_dir: Path | None) -> subprocess.Popen[str]:
+def _spawn(port: int, settings: Settings, run_dir: Path | None, resumed: bool) -> subprocess.Popen[str]:
     root = str(Path(sim.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     place = ["--run-dir", str(run_dir.absolute())] if run_dir else []
+    place += ["--resumed"] * (run_dir is not None and resumed)
     process = subprocess.Popen(
         [
             sys.executable,
@@ -228,11 +235,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.search.endpoint", description=__doc__)
     parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}")
     parser.add_argument("--run-dir", type=Path, default=os.environ.get(RUN_DIR_VARIABLE), help="where to record calls")
+    parser.add_argument("--resumed", action="store_true", help="begin with what the records in --run-dir tell")
     parser.add_argument("--parent", type=int, help="process to end with; by default serve until stopped")
     Settings.add_options(parser)
     options = parser.parse_args(arguments)
     try:
-        serve(options.port, Settings.from_options(options), options.run_dir, options.parent)
+        serve(options.port, Settings.from_options(options), options.run_dir, options.parent, options.resumed)
     except KeyboardInterrupt:
         return 0
     except (OSError, BadSettings) as error:

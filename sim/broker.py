@@ -16,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ SOCKET_VARIABLE, KEY_VARIABLE = "KVEVOLVE_BROKER", "KVEVOLVE_BROKER_KEY"
 """Where workers find the broker; set in the process that started it, and inherited."""
 
 _START_S = 180.0
+_STOP_S = 15.0
 _POLL_S = 0.25
 _LOGGER = logging.getLogger(__name__)
 
@@ -130,7 +132,30 @@ def ensure_broker(config_path: str | Path | None = None) -> None:
         start(settings.workers)
 
 
-def start(workers: int | None = None) -> None:
+class Broker:
+    """A running broker; ends with the process that started it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: str) -> None:
+        """Take over a process and the folder of its socket."""
+        self._process, self._folder, self._owner = process, folder, os.getpid()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End it; without effect in a forked worker, which inherited this."""
+        if os.getpid() != self._owner:
+            return
+        atexit.unregister(self.stop)
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_S)
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if os.environ.get(SOCKET_VARIABLE, "").startswith(self._folder):
+            del os.environ[SOCKET_VARIABLE], os.environ[KEY_VARIABLE]
+
+
+def start(workers: int | None = None) -> Broker:
     """Start a broker that ends with this process, on the training panel that `$KVEVOLVE_PANEL` names.
 
     Raises:
@@ -143,30 +168,17 @@ def start(workers: int | None = None) -> None:
     command = [sys.executable, "-m", "sim.broker", "--address", address, "--parent", str(os.getpid())]
     command += ["--workers", str(workers)] if workers else []
     environment = {**os.environ, "PYTHONPATH": paths, KEY_VARIABLE: key}
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
-    atexit.register(_stop, os.getpid(), process, folder)
-    deadline = time.monotonic() + _START_S
+    streams: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **streams, env=environment, start_new_session=True)
+    broker, deadline = Broker(process, folder), time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(RuntimeError):
             _facts[address] = _ask(address, key.encode(), None)
             os.environ[SOCKET_VARIABLE], os.environ[KEY_VARIABLE] = address, key
-            return
+            return broker
         time.sleep(0.1)
-    _stop(os.getpid(), process, folder)
+    broker.stop()
     raise RuntimeError("the way to the Ray cluster was not opened; the message of sim.broker stands above")
-
-
-def _stop(owner: int, process: subprocess.Popen[bytes], folder: str) -> None:
-    if os.getpid() != owner:
-        return  # a forked worker inherited this
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(10.0)
-    process.kill()
-    with suppress(OSError):
-        os.rmdir(folder)
 
 
 def _ask(address: str, key: bytes, request: Any) -> Any:

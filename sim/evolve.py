@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sim import journal, jsonlines, runlock
+from sim import held_out, journal, jsonlines, runlock
 from sim.comparison import Comparison, compare
 from sim.evaluation import Evaluator
 from sim.fitness import training_objective
@@ -102,14 +102,20 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     config = renew_config(run) if resume else resolve_config(job.config, run, job.iterations, job.seed)
     if keyless(config):
         os.environ["KVEVOLVE_ADVICE"] = "0"
-    _run_engine(job, run, int(config.get("max_iterations", 100)), say, goes_on, lock)
+    finished = _run_engine(job, run, int(config.get("max_iterations", 100)), say, goes_on, lock)
     engine_s = time.time() - started
     _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
     finalists = _finalists(run, load_policy(job.program))
     tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
     best, validation = _choose(finalists, tuned, job, say)
     run.best_policy.write_text(best.source)
+    # the promotion gate judges `best` here, before anything that is held out is read
     report = _report(job, run, best, validation)
+    if run.own_panel.is_file() and not finished:
+        report += "\n\nHELD OUT: not read, the run was stopped; --resume finishes it"
+    elif run.own_panel.is_file():
+        say("reading the held-out part, once")
+        report += "\n\n" + held_out.report(run.root, job.panel, _columns(job, best), best)
     run.report.write_text(report + "\n")
     outcome = evaluator.evaluate(run.best_policy, advice=False)
     evaluator.close()
@@ -169,15 +175,20 @@ def _recorded(run: RunDir, say: Say) -> Rebuilt | None:
     return found
 
 
-def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, goes_on: Rebuilt | None, lock: int) -> None:
-    """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported."""
+def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, goes_on: Rebuilt | None, lock: int) -> bool:
+    """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported.
+
+    Returns:
+        Whether it ran to its end.
+    """
     command = [sys.executable, "-m", "openevolve.cli", str(job.program), str(job.evaluator)]
     command += ["--config", str(run.config), "--output", str(run.root)]
     if goes_on:
         if goes_on.done >= iterations:
             say(f"all {iterations} iterations are done already")
-            return
+            return True
         command += ["--iterations", str(iterations - goes_on.done), "--checkpoint", str(goes_on.checkpoint)]
+    ended = True
     with run.log.open("ab") as log:
         engine = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock]
@@ -185,6 +196,7 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, goes_on: Rebui
         try:
             _follow(engine, run, iterations, say)
         except KeyboardInterrupt:
+            ended = False
             say("interrupted: waiting for the engine to write its best program")
             engine.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -197,6 +209,7 @@ def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, goes_on: Rebui
         raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
     if not run.children():
         raise RuntimeError(f"openevolve-run stored no child in {iterations} iterations; see {run.log}")
+    return ended
 
 
 def _follow(engine: subprocess.Popen[bytes], run: RunDir, iterations: int, say: Say) -> None:

@@ -88,11 +88,12 @@ class RunDir:
         """
         try:
             found = json.loads(self.panel.read_bytes())
-            return {key: str(found[key]) for key in ("which", "name", "fingerprint")}
+            stored = {key: str(found[key]) for key in ("which", "name", "fingerprint")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.panel} does not say which panel the run is on ({error}); fix: name the directory of a run"
             ) from None
+        return stored | ({"which": str(self.own_panel)} if self.own_panel.is_file() else {})
 
     def new_database(self) -> Path:
         """Return a folder for the programs of the next start of the engine; it does not exist yet."""

@@ -110,12 +110,7 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     best, validation = _choose(finalists, tuned, job, say)
     run.best_policy.write_text(best.source)
     # the promotion gate judges `best` here, before anything that is held out is read
-    report = _report(job, run, best, validation)
-    if run.own_panel.is_file() and not finished:
-        report += "\n\nHELD OUT: not read, the run was stopped; --resume finishes it"
-    elif run.own_panel.is_file():
-        say("reading the held-out part, once")
-        report += "\n\n" + held_out.report(run.root, job.panel, _columns(job, best), best)
+    report = _report(job, run, best, validation) + _held_out(job, run, best, finished)
     run.report.write_text(report + "\n")
     outcome = evaluator.evaluate(run.best_policy, advice=False)
     evaluator.close()
@@ -266,6 +261,15 @@ def _choose(finalists: list[Policy], tuned: list[Policy], job: Job, say: Say) ->
 def _columns(job: Job, best: Policy) -> list[Policy]:
     seed = Policy.from_source(job.program.read_text(), "seed")
     return [seed, *(load_policy(name) for name in BASELINES), best]
+
+
+def _held_out(job: Job, run: RunDir, best: Policy, finished: bool) -> str:
+    """Return what the report says of the part held out, if the panel was made for this run and has one."""
+    if not run.own_panel.is_file():
+        return ""
+    if not finished:
+        return "\n\nHELD OUT: not read, the run was stopped; --resume finishes it"
+    return "\n\n" + held_out.report(run.root, job.panel, _columns(job, best), best)
 
 
 def _cited(panel: Panel) -> str:

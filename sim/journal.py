@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,12 @@ class Journal:
 def of_environment() -> Journal | None:
     """Return the journal of the run this process works for; None if it works for none."""
     given = os.environ.get(RUN_DIR_VARIABLE)
-    return Journal(Path(given)) if given else None
+    return _journal(given) if given else None
+
+
+@cache
+def _journal(run_dir: str) -> Journal:
+    return Journal(Path(run_dir))
 
 
 def entries(run_dir: Path) -> list[dict[str, Any]]:

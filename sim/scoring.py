@@ -48,10 +48,18 @@ def score_file(program_path: str | Path, advice: bool = True) -> Scored:
     known = journal.find(source, facts.fingerprint, advice) if journal else None
     if journal and known:
         scored = Scored(known["metrics"], known["artifacts"])
-        seconds = time.perf_counter() - started
-        hits = tuple(known.get("hit_tokens") or ())
-        line = Line(source, facts.fingerprint, known["advice"], scored.metrics, scored.artifacts, known["stage"])
-        journal.append(Line(**{**vars(line), "seconds": seconds, "hit_tokens": hits, "cached": True}))
+        line = Line(
+            source,
+            facts.fingerprint,
+            known["advice"],
+            scored.metrics,
+            scored.artifacts,
+            known["stage"],
+            seconds=time.perf_counter() - started,
+            hit_tokens=tuple(known.get("hit_tokens") or ()),
+            cached=True,
+        )
+        journal.append(line)
         return scored
     found = (remote or training_evaluator()).evaluate_source(source, advice)
     return _told(journal, source, facts, advice, found)

@@ -67,6 +67,7 @@ def panel_text(traffic: Traffic) -> str:
     for name, spec in zip(names, traffic.traces, strict=True):
         entries, said = _parts(name, spec, traffic.cut)
         how.append(f"{name}: {said}")
+        entries["train"]["note"] = entries["validation"]["note"] = said
         for split, entry in entries.items():
             splits[split].append(entry)
     slug = re.sub(r"[^a-z0-9_-]+", "-", names[0].lower())[:40].strip("-_")

@@ -104,7 +104,7 @@ class Journal:
         except FileNotFoundError:
             return
         for (offset, length), entry in jsonlines.parsed(data):
-            if entry.get("stage") in REPEATABLE and _whole(entry):
+            if _whole(entry) and entry["stage"] in REPEATABLE:
                 key = (entry["source_sha"], entry["panel"], entry["advice"])
                 self._places.setdefault(key, (self._read + offset, length))
         self._read += data.rfind(b"\n") + 1
@@ -132,5 +132,13 @@ def sha(source: str) -> str:
 
 
 def _whole(entry: dict[str, Any]) -> bool:
-    kinds = {"source_sha": str, "source": str, "panel": str, "advice": bool, "metrics": dict, "artifacts": dict}
+    kinds: dict[str, type] = {
+        "source_sha": str,
+        "source": str,
+        "panel": str,
+        "advice": bool,
+        "metrics": dict,
+        "artifacts": dict,
+    }
+    kinds |= {"stage": str, "time": float}
     return all(isinstance(entry.get(name), kind) for name, kind in kinds.items())

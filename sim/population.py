@@ -83,7 +83,7 @@ def _store(database: Any, content: dict[str, Any], artifacts: dict[str, Any], la
     island, child = content["metadata"]["island"], bool(content.get("parent_id"))
     migrant = bool(content["metadata"].get("migrant"))
     database.add(program, iteration=program.iteration_found if child and not migrant else None, target_island=island)
-    if program.code in artifacts and program.id in database.programs:
+    if program.code in artifacts and not migrant and program.id in database.programs:
         database.store_artifacts(program.id, artifacts[program.code])
     if child and not migrant:
         database.increment_island_generation(island_idx=island)
@@ -98,7 +98,9 @@ def _recovered(run: RunDir, recorded: list[dict[str, Any]], done: int, islands: 
     """
     stored = {program["code"] for program in recorded}
     fresh = {entry["source"]: entry for entry in journal.entries(run.root) if entry["source"] not in stored}
-    by_mark = {mark_of(program["code"]): program for program in recorded}
+    by_mark = {
+        mark_of(program["code"]): program for program in reversed(recorded)
+    }  # a migrant stands behind its origin
     parents = {
         entry["source"]: by_mark[entry["parent"]]
         for entry in jsonlines.read(run.root / _OPERATOR)

@@ -55,7 +55,16 @@ def test_a_torn_tail_costs_only_itself(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_garbage_is_left_out(tmp_path: Path) -> None:
-    wrong = [b"\xff\xfe", b"[1, 2]", b"{}", b"null", b'{"source_sha": 3}', b"[" * 5000, b'{"source": "x"']
+    wrong = [
+        b"\xff\xfe",
+        b"[1, 2]",
+        b"{}",
+        b"null",
+        b'{"source_sha": 3}',
+        b"[" * 5000,
+        b'{"stage": []}',
+        b'{"source": "x"',
+    ]
     (tmp_path / FILE).write_bytes(b"\n".join(wrong) + b"\n\n")
     journal = Journal(tmp_path)
     assert entries(tmp_path) == []

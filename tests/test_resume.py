@@ -46,6 +46,7 @@ class Engine:
         self.database = ProgramDatabase(DatabaseConfig(**DATABASE, db_path=str(run.new_database()), random_seed=seed))
         self.journal, self.iteration = Journal(run.root), 0
         self.database.add(self._program("seed", 0, None))
+        self.database.store_artifacts("seed-0", {"cells": code(0)})
 
     def _program(self, name: str, iteration: int, parent: Any) -> Any:
         metrics = {"combined_score": self.rng.random(), "nodes": self.rng.random(), "churn": self.rng.random()}
@@ -84,10 +85,9 @@ class Engine:
 def state(checkpoint: Path) -> dict[str, Any]:
     found = json.loads((checkpoint / "metadata.json").read_text())
     programs = {path.stem: json.loads(path.read_text()) for path in (checkpoint / "programs").glob("*.json")}
-    shown = {name: {key: one[key] for key in one if key != "iteration_found"} for name, one in programs.items()}
     islands = [sorted(island) for island in found["islands"]]
     archive = sorted(programs[name]["code"] for name in found["archive"])  # a migrant ties with its origin
-    return {**found, "islands": islands, "archive": archive, "programs": shown}
+    return {**found, "islands": islands, "archive": archive, "programs": programs}
 
 
 @pytest.fixture

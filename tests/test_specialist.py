@@ -55,10 +55,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fresh = [[2 * i, 2 * i + 1] for i in range(400)]
     hand_trace(fresh, [20] * 400).save(tmp_path / "fresh.npz")
     loop = [[i % 3] for i in range(400)]
-    hand_trace(loop, [10] * 400).save(tmp_path / "loop.npz")
+    hand_trace(loop, [15] * 400).save(tmp_path / "loop.npz")
     rare = [[0], *([i + 1] for i in range(398)), [0]]
-    hand_trace(rare, [10] * 400).save(tmp_path / "rare.npz")
-    hand_trace(loop[:100], [10] * 100).save(tmp_path / "short.npz")
+    hand_trace(rare, [15] * 400).save(tmp_path / "rare.npz")
+    hand_trace(loop[:100], [15] * 100).save(tmp_path / "short.npz")
     return tmp_path
 
 
@@ -68,7 +68,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (Traffic(("short.npz",)), "too short: 100 requests, and 279 are the least"),
         (Traffic(("fresh.npz",)), "no block is asked for twice.*per-request salt"),
         (
-            Traffic(("loop.npz",), "100%"),
+            Traffic(("loop.npz",), "40"),
             r"(?s)nothing to win on the train part.*LRU hits %.*give smaller --capacities",
         ),
         (Traffic(("rare.npz",), "5%"), "(?s)nothing to win on the train part.*hardly anything repeats"),
@@ -89,10 +89,9 @@ def test_what_cannot_work_is_refused_before_any_work(files: Path, traffic: Traff
 
 
 def test_a_file_is_found_from_wherever_the_panel_lies(files: Path) -> None:
-    rng = np.random.default_rng(1)
-    paths = [[int(a)] for a in rng.zipf(1.3, 600).clip(0, 400)]
-    hand_trace(paths, [10] * 600).save(files / "mine.npz")
-    write_panel(panel_text(Traffic(("mine.npz",), "5%")), files / "run" / "panel.yaml")
+    paths = [[int(block)] for block in np.random.default_rng(1).integers(0, 60, 600)]
+    hand_trace(paths, [15] * 600).save(files / "mine.npz")
+    write_panel(panel_text(Traffic(("mine.npz",), "20%")), files / "run" / "panel.yaml")
     assert load_panel("train", str(files / "run" / "panel.yaml")).traces["mine_train"].n_requests == 348
 
 
@@ -105,7 +104,7 @@ def test_the_held_out_part_is_read_once_for_each_policy_and_logged(panel: Path, 
     assert held_out.report(tmp_path, "no such panel", columns, first) == text
     second = Policy.from_source(load_policy("mru").source, "evolved")
     again = held_out.report(tmp_path, str(panel), [columns[0], second], second)
-    assert "worse than LRU: chat_test" in again
+    assert "worse than LRU: " in again
     assert "read 2 of this part in this run" in again
     assert [entry["read"] for entry in jsonlines.read(tmp_path / held_out.FILE)] == [1, 2]
 

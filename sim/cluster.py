@@ -65,6 +65,33 @@ def outcomes(
                     ray.cancel(future, force=True)
 
 
+class Pool:
+    """Single calls on the session that is open, from any thread, each as `outcomes` would run it."""
+
+    def __init__(self, call: Callable[[Any, Any], Any], shared: Mapping[str, Any], workers: int | None = None) -> None:
+        """Prepare for calls.
+
+        Args:
+            call: See `sim.executor.run`.
+            shared: What calls share, by name.
+            workers: Most calls at a time; default as many as there are cores.
+        """
+        ray = _ray()
+        self._ray, self._call, self._token = ray, call, os.urandom(8).hex()
+        self._task = ray.remote(_task).options(num_cpus=1, max_retries=RETRIES)
+        self._stored = {name: ray.put(value) for name, value in shared.items()}
+        self._free = threading.BoundedSemaphore(min(workers or _IN_FLIGHT, _IN_FLIGHT))
+
+    def __call__(self, name: str, argument: Any) -> Any:
+        """Return `call(shared[name], argument)`; raises what it raises, or `WorkerLost`."""
+        with self._free:
+            future = self._task.remote(self._call, self._token, name, self._stored[name], argument)
+            outcome = _outcome(self._ray, future)
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        return outcome
+
+
 def _ray() -> Any:
     try:
         import ray

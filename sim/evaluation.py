@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -60,6 +61,8 @@ class Evaluation:
         isolation: Level in force, for example "fork+rlimit+nocaps+landlock+seccomp".
         score: Parts of the score, if it got that far.
         hit_tokens: Per cell of the panel.
+        seconds: Wall time it took.
+        cpu_seconds: CPU time of the isolated children.
     """
 
     metrics: dict[str, float]
@@ -68,6 +71,8 @@ class Evaluation:
     isolation: str
     score: Score | None = None
     hit_tokens: list[int] = field(default_factory=list)
+    seconds: float = field(default=0.0, repr=False, compare=False)
+    cpu_seconds: float = field(default=0.0, repr=False, compare=False)
 
 
 class Evaluator:
@@ -100,7 +105,13 @@ class Evaluator:
 
     def evaluate_source(self, source: str, advice: bool = True) -> Evaluation:
         """Score the text of a policy; see `evaluate`."""
+        started, spent_s = time.perf_counter(), [0.0]
+        found = self._evaluate(source, advice, spent_s)
+        return replace(found, seconds=time.perf_counter() - started, cpu_seconds=sum(spent_s))
+
+    def _evaluate(self, source: str, advice: bool, spent_s: list[float]) -> Evaluation:
         outcome = self.zygote.call({"task": "score", "source": source, "smoke_floor": self._smoke_floor()}, self.limits)
+        spent_s.append(outcome.cpu_s)
         if outcome.status != "ok" or outcome.payload is None:
             return _rejected(outcome.status, [_died(outcome, self.limits)], outcome.isolation)
         answer = outcome.payload
@@ -110,7 +121,7 @@ class Evaluator:
             return self._stopped(answer, outcome.isolation)
         if answer["stage"] != "panel":
             return _rejected(answer["stage"], answer["findings"], outcome.isolation, answer.get("nodes", 0))
-        return self._scored(source, answer, outcome.isolation, advice)
+        return self._scored(source, answer, outcome.isolation, advice, spent_s)
 
     def close(self) -> None:
         """Stop the zygote."""
@@ -152,7 +163,9 @@ class Evaluator:
         )
         return Evaluation(metrics | {"valid": 1.0}, {"weakest_cell": text}, "smoke", isolation)
 
-    def _scored(self, source: str, answer: Mapping[str, Any], isolation: str, advice: bool) -> Evaluation:
+    def _scored(
+        self, source: str, answer: Mapping[str, Any], isolation: str, advice: bool, spent_s: list[float]
+    ) -> Evaluation:
         counts: list[dict[str, int]] = answer["counts"]
         block_tokens = [self.panel.traces[cell.trace_name].block_tokens for cell in self.panel.cells]
         hit_tokens = [c["hit_blocks"] * tokens for c, tokens in zip(counts, block_tokens, strict=True)]
@@ -170,7 +183,7 @@ class Evaluator:
             "rank_among_baselines": feedback.describe_rank(result, self.baselines),
         }
         if advice:
-            artifacts["costliest_evictions"] = self._regrets(source, worst, counts[worst], cells[worst])
+            artifacts["costliest_evictions"] = self._regrets(source, worst, counts[worst], cells[worst], spent_s)
         metrics = _metrics(
             counts,
             answer["nodes"],
@@ -180,10 +193,11 @@ class Evaluator:
         )
         return Evaluation(metrics | {"valid": 1.0}, artifacts, "panel", isolation, result, hit_tokens)
 
-    def _regrets(self, source: str, index: int, counts: Mapping[str, int], marked: Cell) -> str:
+    def _regrets(self, source: str, index: int, counts: Mapping[str, int], marked: Cell, spent_s: list[float]) -> str:
         logged = min(counts["evicted_blocks"], LOGGED_EVICTIONS)
         request = {"task": "log", "source": source, "cell": index, "evictions": logged}
         outcome = self.zygote.call(request, self.limits)
+        spent_s.append(outcome.cpu_s)
         if outcome.status != "ok":
             return f"not available: {outcome.status} {outcome.detail}"
         cell = self.panel.cells[index]

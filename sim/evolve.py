@@ -8,23 +8,21 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from sim import held_out, journal, jsonlines, runlock
 from sim.comparison import Comparison, compare
+from sim.engine_run import run_engine
 from sim.evaluation import Evaluator
 from sim.fitness import training_objective
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
+from sim.population import Rebuilt, rebuild
 from sim.registry import BASELINES, load_policy
-from sim.rundir import RunDir, keyless, resolve_config, versions, write_json
-from sim.search.llm import ending, record
+from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json
 from sim.search.tuner import tune
 from workloads import panel_file
 from workloads.panel import Panel, describe, load_panel
@@ -76,12 +74,17 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         job: What to run.
         run: Where outputs go; with `resume`, a run that was stopped.
         say: Receives progress, line by line.
-        resume: Continue from the newest checkpoint, up to the config's iterations.
+        resume: Go on after the last evaluation that was recorded, up to the config's iterations.
 
     Raises:
         RuntimeError: If the engine fails; its log is named.
-        ValueError: If the config or the panel makes no sense.
+        ValueError: If the config or the panel makes no sense, or another process is at work on the run.
     """
+    with runlock.held(run.root) as lock:
+        return _evolve(job, run, say, resume, lock)
+
+
+def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finished:
     job, evaluator = _on_its_panel(job, run, resume)
     say(describe(evaluator.panel))
     if not evaluator.panel.real:
@@ -93,19 +96,21 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         raise ValueError(f"{job.program}: {seed_found.artifacts['rejection']}")
     say(f"isolation of candidates: {seed_found.isolation}")
     started = time.time()
-    config = resolve_config(job.config, run, job.iterations, job.seed) if not resume else _stored_config(run)
+    goes_on = _recorded(run, say) if resume else None
+    config = renew_config(run) if resume else resolve_config(job.config, run, job.iterations, job.seed)
     if keyless(config):
         os.environ["KVEVOLVE_ADVICE"] = "0"
     if (config.get("llm") or {}).get("manual_mode"):
         say(f'tasks for you appear in {run.manual_tasks}: ID.json asks, ID.answer.json answers as {{"answer": "…"}}')
-    _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume)
+    finished = run_engine(job.program, job.evaluator, run, int(config["max_iterations"]), say, goes_on, lock)
     engine_s = time.time() - started
     _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
     finalists = _finalists(run, load_policy(job.program))
     tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
     best, validation = _choose(finalists, tuned, job, say)
     run.best_policy.write_text(best.source)
-    report = _report(job, run, best, validation)
+    # the promotion gate judges `best` here, before anything that is held out is read
+    report = _report(job, run, best, validation) + _held_out(job, run, best, finished)
     run.report.write_text(report + "\n")
     outcome = evaluator.evaluate(run.best_policy, advice=False)
     evaluator.close()
@@ -155,13 +160,15 @@ def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None
         )
 
 
-def _stored_config(run: RunDir) -> dict[str, Any]:
-    import yaml
-
-    if not run.config.is_file():
-        raise ValueError(f"{run.root} holds no run: there is no config.yaml in it")
-    config: dict[str, Any] = yaml.safe_load(run.config.read_text())
-    return config
+def _recorded(run: RunDir, say: Say) -> Rebuilt | None:
+    """Return what a stopped run goes on from."""
+    jsonlines.mend(run.trace)
+    found = rebuild(run)
+    if found is None:
+        say("no program was stored yet: starting from the seed")
+    else:
+        say(f"resuming after iteration {found.done}: {found.programs} programs, {found.recovered} from the journal")
+    return found
 
 
 def search(job: Job, run: RunDir, say: Say) -> bool:
@@ -172,76 +179,15 @@ def search(job: Job, run: RunDir, say: Say) -> bool:
 
     Raises:
         RuntimeError: If the engine fails; its log is named.
-        ValueError: If the config or the panel makes no sense.
+        ValueError: If the config or the panel makes no sense, or another process is at work on the run.
     """
-    job, evaluator = _on_its_panel(job, run, resume=False)
-    evaluator.close()
-    config = resolve_config(job.config, run, job.iterations, job.seed)
-    os.environ["KVEVOLVE_ADVICE"] = "0" if keyless(config) else "1"
-    return _run_engine(job, run, int(config.get("max_iterations", 100)), say, resume=False)
-
-
-def _run_engine(job: Job, run: RunDir, iterations: int, say: Say, resume: bool) -> bool:
-    """Run `openevolve-run`, telling of every stored child; an interrupt is passed on and the run reported.
-
-    Returns whether it was not interrupted.
-    """
-    interrupted = False
-    command = [sys.executable, "-m", "openevolve.cli", str(job.program), str(job.evaluator)]
-    command += ["--config", str(run.config), "--output", str(run.root)]
-    if resume:
-        checkpoint = run.latest_checkpoint()
-        done = int(checkpoint.name[11:]) if checkpoint else 0
-        if done >= iterations:
-            say(f"all {iterations} iterations are done already")
-            return True
-        command += ["--iterations", str(iterations - done)]
-        command += ["--checkpoint", str(checkpoint)] if checkpoint else []
-        say(f"resuming after iteration {done} of {iterations}")
-    with run.log.open("ab") as log:
-        engine = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            _follow(engine, run, iterations, say)
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted: waiting for the engine to write its best program")
-            engine.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                engine.wait(60)
-        finally:
-            if engine.poll() is None:
-                engine.kill()
-                engine.wait()
-    if engine.returncode not in (0, 130, -signal.SIGINT):
-        raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
-    if (run.root / record.NAME).exists():
-        say(f"model: {record.summary(record.read(run.root / record.NAME))}")
-    early = ending.reason(run.root)
-    if not run.children():
-        why = f": {early}" if early else f" in {iterations} iterations; see {run.log}"
-        raise RuntimeError(f"openevolve-run stored no child{why}")
-    if early:
-        say(f"ended early: {early}")
-        say(f"to go on, change {run.config} and: kvevolve evolve --resume {run.root}")
-    return not interrupted
-
-
-def _follow(engine: subprocess.Popen[bytes], run: RunDir, iterations: int, say: Say) -> None:
-    told, best = len(run.children()), -1.0
-    while True:
-        ended = engine.poll() is not None
-        children = run.children()
-        for child in children[told:]:
-            value = float(child.get("child_metrics", {}).get("combined_score", -1.0))
-            if value > best:
-                best = value
-                say(f"iteration {child.get('iteration', '?')}/{iterations}: new best training score {best:+.4f}")
-            elif int(child.get("iteration", 0)) % 10 == 0:
-                say(f"iteration {child.get('iteration', '?')}/{iterations}: best training score {best:+.4f}")
-        told = len(children)
-        if ended:
-            return
-        time.sleep(0.5)
+    with runlock.held(run.root) as lock:
+        job, evaluator = _on_its_panel(job, run, resume=False)
+        evaluator.close()
+        config = resolve_config(job.config, run, job.iterations, job.seed)
+        os.environ["KVEVOLVE_ADVICE"] = "0" if keyless(config) else "1"
+        iterations = int(config.get("max_iterations", 100))
+        return run_engine(job.program, job.evaluator, run, iterations, say, None, lock)
 
 
 def _finalists(run: RunDir, seed: Policy) -> list[Policy]:
@@ -282,6 +228,15 @@ def _columns(job: Job, best: Policy) -> list[Policy]:
     return [seed, *(load_policy(name) for name in BASELINES), best]
 
 
+def _held_out(job: Job, run: RunDir, best: Policy, finished: bool) -> str:
+    """Return what the report says of the part held out, if the panel was made for this run and has one."""
+    if not run.own_panel.is_file():
+        return ""
+    if not finished:
+        return "\n\nHELD OUT: not read, the run was stopped; --resume finishes it"
+    return "\n\n" + held_out.report(run.root, job.panel, _columns(job, best), best)
+
+
 def _cited(panel: Panel) -> str:
     return f"{panel.name} {panel.split}, fingerprint {panel.fingerprint[:12]}, {panel.traffic}"
 
@@ -312,6 +267,7 @@ def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
             f"outputs: {run.root}",
             f"  {run.best_policy.name}: the policy   {run.report.name}: this text",
             f"  {run.provenance.name}: versions, panel, seed, scores",
-            f"  {run.trace.name}: every stored child   {run.log.name}: the engine's log   checkpoints/: to resume",
+            f"  {run.databases.name}/: every stored program   {run.trace.name}: as the engine traced them",
+            f"  {journal.FILE}: every evaluation   {run.log.name}: the engine's log",
         ]
     )

@@ -6,7 +6,6 @@ Knows files; must not know policies or scores.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import socket
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+
+from sim import jsonlines
+from workloads.atomic import atomic_write
 
 PACKAGES = ("kvevolve", "openevolve", "numba", "numpy", "cmaes")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -64,6 +66,21 @@ class RunDir:
         return self.root / "panel.json"
 
     @property
+    def own_panel(self) -> Path:
+        """The panel of a run on traces of the user's own."""
+        return self.root / "panel.yaml"
+
+    @property
+    def databases(self) -> Path:
+        """Every program the engine stored, whole, a folder for each time it was started."""
+        return self.root / "database"
+
+    @property
+    def rebuilt(self) -> Path:
+        """The checkpoint a run goes on from, see `sim.population`."""
+        return self.root / "rebuilt"
+
+    @property
     def provenance(self) -> Path:
         """Versions, panel, seed, scores."""
         return self.root / "provenance.json"
@@ -76,44 +93,41 @@ class RunDir:
         """
         try:
             found = json.loads(self.panel.read_bytes())
-            return {key: str(found[key]) for key in ("which", "name", "fingerprint")}
+            stored = {key: str(found[key]) for key in ("which", "name", "fingerprint")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.panel} does not say which panel the run is on ({error}); fix: name the directory of a run"
             ) from None
+        return stored | ({"which": str(self.own_panel)} if self.own_panel.is_file() else {})
 
-    def latest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint of the run, if there is one."""
-        found = [path for path in (self.root / "checkpoints").glob("checkpoint_*") if path.name[11:].isdigit()]
-        return max(found, key=lambda path: int(path.name[11:]), default=None)
+    def new_database(self) -> Path:
+        """Return a folder for the programs of the next start of the engine; it does not exist yet."""
+        known = [int(path.name) for path in self.databases.glob("*") if path.name.isdigit()]
+        return self.databases / str(max(known, default=0) + 1)
+
+    def stored(self) -> list[dict[str, Any]]:
+        """Return the programs the engine stored, migrants too, oldest first; one half written is left out."""
+        found = []
+        for path in self.databases.glob("*/programs/*.json"):
+            try:
+                program = json.loads(path.read_bytes())
+                float(program["timestamp"]), str(program["code"]), dict(program["metrics"])
+                int(program["metadata"]["island"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            found.append(program)
+        return sorted(found, key=lambda program: (program["timestamp"], program["id"]))
 
     def children(self) -> list[dict[str, Any]]:
-        """Return the stored children in order of completion; a line still being written is left out."""
-        try:
-            lines = self.trace.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        found = []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        """Return the traced children in order of completion; a line still being written is left out.
+
+        OpenEvolve 0.4.0 leaves a child out of its trace if its parent was dropped meanwhile; `stored` has it.
+        """
+        return jsonlines.read(self.trace)
 
     def programs(self) -> list[tuple[str, dict[str, float]]]:
-        """Return (code, metrics) of every recorded program, the engine's best included.
-
-        OpenEvolve 0.4.0 leaves a child out of its trace if its parent was dropped meanwhile, the best one too.
-        """
-        found = [(child.get("child_code") or "", child.get("child_metrics") or {}) for child in self.children()]
-        best = self.root / "best"
-        try:
-            metrics = json.loads((best / "best_program_info.json").read_text())["metrics"]
-            found.append(((best / "best_program.py").read_text(), metrics))
-        except (OSError, ValueError, KeyError):
-            pass
-        return [(code, metrics) for code, metrics in found if code]
+        """Return (code, metrics) of every program the engine stored, oldest first."""
+        return [(program["code"], program["metrics"]) for program in self.stored()]
 
 
 def new_run_dir(parent: Path) -> RunDir:
@@ -126,8 +140,9 @@ def new_run_dir(parent: Path) -> RunDir:
 def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int | None) -> dict[str, Any]:
     """Write the config of this run and return it.
 
-    The keyless operator and the proxy get a port of their own, so that runs do not share one; the evolution trace goes
-    into the run's directory; iterations and seed override the file's; paths no longer depend on where the file is.
+    The keyless operator and the proxy get a port of their own, so that runs do not share one; the evolution trace and
+    every stored program go into the run's directory; iterations and seed override the file's; paths no longer depend on
+    where the file is.
 
     Raises:
         ValueError: If the file is no YAML mapping.
@@ -138,6 +153,35 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
         raise ValueError(f"{source}: not a readable YAML config: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{source}: expected a mapping of OpenEvolve settings")
+    if iterations is not None:
+        config["max_iterations"] = iterations
+        config["checkpoint_interval"] = _divisor(iterations, int(config.get("checkpoint_interval", 20)))
+    if seed is not None:
+        config["random_seed"] = seed
+        config["database"] = {**(config.get("database") or {}), "random_seed": seed}
+    return _placed(config, run, source.parent)
+
+
+def renew_config(run: RunDir) -> dict[str, Any]:
+    """Write the config of a run that goes on, with places of its own, and return it.
+
+    Raises:
+        ValueError: If the run has none.
+    """
+    try:
+        config = yaml.safe_load(run.config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{run.root} holds no run: its config.yaml cannot be read ({error})") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{run.config}: expected a mapping of OpenEvolve settings")
+    return _placed(config, run, run.root)
+
+
+def _placed(config: dict[str, Any], run: RunDir, folder: Path) -> dict[str, Any]:
+    """Write a config in which a free port is the operator's, records go to the run's directory, and paths are whole.
+
+    Those of the config are relative to `folder`.
+    """
     llm = config.get("llm") or {}
     own = (config.get("kvevolve") or {}).get("llm")
     if keyless(config) or own is not None:
@@ -147,16 +191,12 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
                 entry["api_base"] = _with_port(entry["api_base"], port)
     for section, key in ((config.get("prompt"), "template_dir"), (own, "replay")):
         if isinstance(section, dict) and section.get(key):
-            section[key] = str((source.parent / str(section[key])).resolve())
-    if iterations is not None:
-        config["max_iterations"] = iterations
-        config["checkpoint_interval"] = _divisor(iterations, int(config.get("checkpoint_interval", 20)))
-    if seed is not None:
-        config["random_seed"] = seed
-        config.setdefault("database", {})["random_seed"] = seed
-    trace = config.setdefault("evolution_trace", {})
+            section[key] = str((folder / str(section[key])).resolve())
+    trace = config["evolution_trace"] = config.get("evolution_trace") or {}
     trace.update(enabled=True, include_code=True, format="jsonl", output_path=str(run.trace), buffer_size=1)
-    run.config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
+    config["database"] = {**(config.get("database") or {}), "db_path": str(run.new_database())}
+    with atomic_write(run.config) as file:
+        file.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120).encode())
     return config
 
 
@@ -179,9 +219,8 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader never sees half of it."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _free_port() -> int:

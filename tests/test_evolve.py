@@ -8,13 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from sim import journal, jsonlines
 from sim.rundir import RunDir, keyless, resolve_config
 
 ROOT = Path(__file__).resolve().parent.parent
+TINY = """
+format: kvevolve-panel/1
+name: tiny-v1
+capacities: [5%]
+splits:
+  train: [{name: chat_train, source: "synthetic:chat?seed=1&requests=300"}]
+  validation: [{name: chat_validation, source: "synthetic:chat?seed=2&requests=300"}]
+"""
 
 
 def command(output: Path, *more: str) -> list[str]:
@@ -50,30 +60,50 @@ def test_evolve_reports_and_records(tmp_path: Path) -> None:
     assert provenance["train"]["combined_score"] >= trained - 0.2
 
 
-def test_a_killed_run_resumes(tmp_path: Path) -> None:
-    more = ("--iterations", "30")
-    started = subprocess.Popen(command(tmp_path, *more), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+def evaluated(run: RunDir) -> dict[str, int]:
+    """Return how often each source was evaluated, not answered from the journal."""
+    return Counter(entry["source"] for entry in journal.entries(run.root) if not entry["cached"])
+
+
+def killed_after(evaluations: int, output: Path, *more: str) -> RunDir:
+    """Start a run, kill its whole process group with SIGKILL once so many were evaluated, and return it."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = subprocess.Popen(command(output, *more), cwd=ROOT, start_new_session=True, **quiet)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and started.poll() is None:
-        runs = list(tmp_path.iterdir())
-        if runs and RunDir(runs[0]).latest_checkpoint() is not None:
+        runs = list(output.iterdir())
+        if runs and len(evaluated(RunDir(runs[0]))) >= evaluations:
             break
-        time.sleep(0.2)
+        time.sleep(0.05)
     assert started.poll() is None, "the run ended before it could be killed"
-    os.kill(started.pid, signal.SIGINT)
-    assert started.wait(120) in (0, 130)
-    run = only_run(tmp_path)
-    before = run.latest_checkpoint()
-    assert before is not None
-    assert int(before.name[11:]) < 30
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait(60)
+    return only_run(output)
+
+
+def test_a_run_killed_at_once_loses_no_evaluation(tmp_path: Path) -> None:
+    panel = tmp_path / "panel.yaml"
+    panel.write_text(TINY)
+    more = ("--iterations", "24", "--tune-evaluations", "0", "--traces", str(panel))
+    (tmp_path / "out").mkdir()
+    run = killed_after(8, tmp_path / "out", *more)
+    before = evaluated(run)
     done = subprocess.run(
-        command(tmp_path, *more, "--resume", str(run.root)), cwd=ROOT, capture_output=True, text=True, timeout=400
+        command(tmp_path / "out", *more, "--resume", str(run.root)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     assert "resuming after iteration" in done.stderr
-    after = run.latest_checkpoint()
-    assert after is not None
-    assert int(after.name[11:]) == 30
+    assert max(evaluated(run).values()) == 1, "something was evaluated again"
+    assert set(before) <= {code for code, _ in run.programs()}, "an evaluation was lost"
+    iterations = {program["iteration_found"] for program in run.stored()}
+    assert max(iterations) == 24
+    assert len(iterations) >= len(before)
+    calls = [entry["call"] for entry in jsonlines.read(run.root / "operator.jsonl")]
+    assert calls.count(1) == 1, "the operator began anew"
 
 
 def test_config_resolution(tmp_path: Path) -> None:
@@ -83,6 +113,7 @@ def test_config_resolution(tmp_path: Path) -> None:
     assert config["max_iterations"] == 7
     assert 7 % config["checkpoint_interval"] == 0
     assert config["llm"]["api_base"] != "http://127.0.0.1:18571/v1"
+    assert config["database"]["db_path"] == str(run.databases / "1")
     hosted = resolve_config(ROOT / "examples/ollama.yaml", run, None, None)
     assert not keyless(hosted)
     assert "11434" in json.dumps(hosted["llm"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from conftest import extra
 from executor_jobs import REPLAYS, TRACES
 from shipped_job import places
 
-from sim import evaluate_many
+from sim import broker, evaluate_many
+from sim.cluster import Pool
+from sim.evaluation import Evaluator
 from sim.executor import WorkerLost, run
 from sim.policy.language import PolicyRejected
 
@@ -66,6 +70,29 @@ def test_candidates_score_on_a_cluster_elsewhere_as_here(tmp_path: Path) -> None
     here, there = (evaluate_many(files, "train", "synthetic", name) for name in ("serial", "ray"))
     assert [repr(found) for found in there] == [repr(found) for found in here]
     assert [found.metrics["valid"] for found in here] == [1.0, 0.0, 0.0]
+
+
+def scored(source: str) -> str:
+    remote = broker.connected()
+    assert remote is not None
+    return repr(remote.evaluate_source(source, advice=False))
+
+
+@pytest.mark.usefixtures("address")
+def test_forked_workers_of_an_engine_score_on_the_cluster_as_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVEVOLVE_PANEL", "synthetic")
+    sources = [jobs_module.USER, "import os\n", jobs_module.USER.replace("0.6", "0.5")]
+    here = Evaluator("train", "synthetic")
+    wanted = [repr(here.evaluate_source(source, advice=False)) for source in sources]
+    here.close()
+    started = broker.start()
+    try:
+        with multiprocessing.get_context("fork").Pool(3) as workers:  # as OpenEvolve's are
+            assert workers.map(scored, sources) == wanted
+        assert not ray.is_initialized()
+    finally:
+        started.stop()
+    assert broker.connected() is None
 
 
 @pytest.fixture
@@ -131,6 +158,17 @@ def test_a_job_whose_worker_was_killed_is_run_again(session: Any, tmp_path: Path
     with pytest.raises(WorkerLost, match="Ray says WorkerCrashedError") as caught:
         run(jobs_module.die, TRACES, [("hand", ("", 0)), ("hand", ("always", 1))], "ray")
     assert caught.value.__notes__ == ["in job 1 ('hand', ('always', 1))"]
+
+
+def test_single_calls_from_threads_are_run_again_too(session: Any, tmp_path: Path) -> None:
+    pool = Pool(jobs_module.die, TRACES, workers=2)
+    calls = [(str(tmp_path / "one") if i == 1 else "", i) for i in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda call: pool("hand", call), calls)) == [5, 6, 7, 8]
+    with pytest.raises(WorkerLost, match="Ray says WorkerCrashedError"):
+        pool("hand", ("always", 0))
+    with pytest.raises(PolicyRejected, match="imports are not allowed"):
+        Pool(jobs_module.fail, TRACES)("hand", ("policy", 0.0))
 
 
 def test_the_error_is_that_of_the_first_job_that_fails(session: Any) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.cli import ablate, bounds, explain, fidelity, proxy, replay, results, stream, sweep, trace, tune
 from sim.cli.arguments import (
@@ -29,6 +30,9 @@ from sim.cli.arguments import (
     shown,
 )
 from sim.meter import Bar, Meter
+
+if TYPE_CHECKING:
+    from sim.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -129,8 +133,13 @@ def _check(options: argparse.Namespace) -> int:
 
 def _evolve(options: argparse.Namespace) -> int:
     from sim.evolve import Job, evolve
-    from sim.rundir import RunDir, new_run_dir
 
+    for path in (options.program, options.evaluator, options.config):
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; run inside a kvevolve checkout or name the file")
+    if options.executor:
+        os.environ["KVEVOLVE_EVALUATOR"] = options.executor
+    run, panel = _run_dir(options)
     job = Job(
         options.program,
         options.evaluator,
@@ -138,15 +147,31 @@ def _evolve(options: argparse.Namespace) -> int:
         options.iterations,
         options.seed,
         options.tune_evaluations,
-        options.panel,
+        panel,
     )
-    for path in (job.program, job.evaluator, job.config):
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist; run inside a kvevolve checkout or name the file")
-    run = RunDir(options.resume.resolve()) if options.resume else new_run_dir(options.output)
     finished = evolve(job, run, _say, resume=options.resume is not None)
     print(finished.report)
     return 0
+
+
+def _run_dir(options: argparse.Namespace) -> tuple[RunDir, str]:
+    """Return the directory of a run of `evolve`, and its panel; with --trace one is made, and checked first."""
+    from sim.rundir import RunDir, new_run_dir
+    from sim.specialist import Traffic, panel_text, write_panel
+
+    said = [name for name in ("capacities", "model", "cut") if getattr(options, name) is not None]
+    if said and not options.trace:
+        raise ValueError(f"--{said[0]} goes with --trace; a panel's file says its own")
+    if options.trace and (options.resume or options.panel != "auto"):
+        raise ValueError("--trace makes a panel for a new run; fix: leave out --traces and --resume")
+    if options.resume:
+        return RunDir(options.resume.resolve()), options.panel
+    if not options.trace:
+        return new_run_dir(options.output), options.panel
+    text = panel_text(Traffic(tuple(options.trace), **{name: getattr(options, name) for name in said}))
+    run = new_run_dir(options.output)
+    write_panel(text, run.own_panel)
+    return run, str(run.own_panel)
 
 
 def _fields(options: argparse.Namespace) -> int:
@@ -286,5 +311,14 @@ def _add_evolve(verbs: Any) -> None:
     verb.add_argument("--seed", type=int)
     verb.add_argument("--tune-evaluations", type=int, default=18, help="passes of the final tuning (default: 18)")
     _traces_argument(verb)
+    text = "evolve for traffic of your own: a trace as `kvevolve trace info` takes it; again for more of them"
+    verb.add_argument("--trace", action="append", metavar="TRACE", help=text)
+    verb.add_argument("--capacities", help="with --trace: shares, blocks or memory (default: 1%%,2%%,5%%,10%%,20%%)")
+    add_model(verb, f"with --trace, {MODEL}")
+    verb.add_argument("--cut", choices=("requests", "sessions"), help="with --trace: how it is cut into parts")
+    text = (
+        "where candidates are evaluated, the engine's workers sharing it (default: kvevolve.evaluation of the config)"
+    )
+    verb.add_argument("--executor", choices=("serial", "ray"), help=text)
     verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
     verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")

@@ -68,6 +68,7 @@ class Outcome:
         isolation: The layers in force in that child, such as "fork+rlimit+nocaps+landlock+seccomp";
             empty if the time was up before it had installed them.
         wall_s: Seconds from fork to the child's end, by the zygote's clock.
+        cpu_s: CPU seconds of the child.
     """
 
     status: str
@@ -76,6 +77,7 @@ class Outcome:
     detail: str = ""
     isolation: str = ""
     wall_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 def classify(end: dict[str, Any], answer: bytes, limits: Limits) -> Outcome:
@@ -98,7 +100,7 @@ def classify(end: dict[str, Any], answer: bytes, limits: Limits) -> Outcome:
             detail = "not in force: " + "; ".join(f"{k}: {v}" for k, v in sorted(end["missing"].items()))
     else:
         status, detail = _without_answer(end, limits)
-    return Outcome(status, payload, arrays, detail[:_DETAIL_CHARS], end["isolation"], end["wall_s"])
+    return Outcome(status, payload, arrays, detail[:_DETAIL_CHARS], end["isolation"], end["wall_s"], end["cpu_s"])
 
 
 def _read_answer(answer: bytes, limits: Limits) -> tuple[str, str, dict[str, Any] | None, Arrays]:

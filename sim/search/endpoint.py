@@ -120,7 +120,7 @@ def ensure_endpoint(config_path: str | Path | None = None) -> Endpoint | None:
         raise EndpointError(f"the configuration names this endpoint on ports {sorted(ports)}; use one port")
     section = ((run.config.get("kvevolve") or {}).get("search")) or {}
     settings = Settings.from_mapping(section | _from_environment(), seed=int(run.config.get("random_seed") or 42))
-    return start(ports.pop(), settings, run_dir)
+    return start(ports.pop(), settings, run_dir, run.resumed)
 
 
 def _check_templates(run: Invocation) -> None:
@@ -147,13 +147,20 @@ def _port(name: str, base: str) -> int | None:
     return port if port == PORT or name.startswith("kvevolve-") else None
 
 
-def start(port: int, settings: Settings | None = None, run_dir: Path | None = None) -> Endpoint:
+def start(port: int, settings: Settings | None = None, run_dir: Path | None = None, resumed: bool = False) -> Endpoint:
     """Return the operator's endpoint on a port: the one already there, or a new child that ends with this process.
+
+    Args:
+        port: Of the loopback interface.
+        settings: Of a new one.
+        run_dir: Where a new one records calls.
+        resumed: Whether a new one begins with what `run_dir` tells of the run.
 
     Raises:
         EndpointError: If something else holds the port, or the endpoint does not start.
     """
-    return start_service("operator", port, "sim.search.endpoint", (settings or Settings()).arguments(), run_dir)
+    arguments = (settings or Settings()).arguments() + ["--resumed"] * (run_dir is not None and resumed)
+    return start_service("operator", port, "sim.search.endpoint", arguments, run_dir)
 
 
 def start_service(kind: str, port: int, module: str, arguments: list[str], run_dir: Path | None) -> Endpoint:
@@ -252,11 +259,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.search.endpoint", description=__doc__)
     parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}")
     parser.add_argument("--run-dir", type=Path, default=os.environ.get(RUN_DIR_VARIABLE), help="where to record calls")
+    parser.add_argument("--resumed", action="store_true", help="begin with what the records in --run-dir tell")
     parser.add_argument("--parent", type=int, help="process to end with; by default serve until stopped")
     Settings.add_options(parser)
     options = parser.parse_args(arguments)
     try:
-        serve(options.port, Settings.from_options(options), options.run_dir, options.parent)
+        serve(options.port, Settings.from_options(options), options.run_dir, options.parent, options.resumed)
     except KeyboardInterrupt:
         return 0
     except (OSError, BadSettings) as error:

@@ -29,6 +29,7 @@ class Invocation:
         primary_model: Command-line option, or None.
         secondary_model: Command-line option, or None.
         api_base: Command-line option, or None.
+        resumed: Whether it goes on from a checkpoint.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Invocation:
     primary_model: str | None = None
     secondary_model: str | None = None
     api_base: str | None = None
+    resumed: bool = False
 
     def models(self) -> list[tuple[str, str]]:
         """Return name and base URL of every model the engine will call."""
@@ -85,6 +87,7 @@ def current(argv: Sequence[str] | None = None) -> Invocation | None:
         primary_model=options.primary_model,
         secondary_model=options.secondary_model,
         api_base=options.api_base,
+        resumed=options.checkpoint is not None,
     )
 
 

@@ -179,8 +179,15 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing per request: `operator.jsonl` is the record."""
 
 
-def serve(port: int, settings: Settings, run_dir: Path | None, parent: int | None) -> None:
+def serve(port: int, settings: Settings, run_dir: Path | None, parent: int | None, resumed: bool = False) -> None:
     """Serve until stopped, or until every holder has ended if there is a parent.
+
+    Args:
+        port: Of the loopback interface.
+        settings: Of the service.
+        run_dir: Where calls are recorded.
+        parent: Process to end with.
+        resumed: Whether the service begins with what its record tells.
 
     Raises:
         OSError: If the port is taken.
@@ -191,7 +198,7 @@ def serve(port: int, settings: Settings, run_dir: Path | None, parent: int | Non
             "tuning needs the package cmaes: pip install 'kvevolve[search]', "
             "or set kvevolve.search.tune_fraction to 0 in the configuration"
         )
-    run(Server(port, Service(settings, run_dir), Holders(parent)))
+    run(Server(port, Service(settings, run_dir, resumed), Holders(parent)))
 
 
 def run(server: Server) -> None:

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim import jsonlines
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.search import prompt as prompts
 from sim.search.genome import fingerprint
+from sim.search.memory import Memory, mark_of, recall
 from sim.search.operator import NoChild, Operator, Partner, Proposal, temperature_size
 from sim.search.prompt import Prompt
 from sim.search.settings import Settings
@@ -85,14 +87,16 @@ def _text(content: Any) -> str:
 class Service:
     """Answers requests; safe to use from several threads."""
 
-    def __init__(self, settings: Settings, run_dir: Path | None = None) -> None:
-        """Answer as `settings` say; record calls in `run_dir`, if given."""
+    def __init__(self, settings: Settings, run_dir: Path | None = None, resumed: bool = False) -> None:
+        """Answer as `settings` say; record calls in `run_dir`, if given; `resumed` goes on from what is there."""
         self.settings, self.run_dir = settings, run_dir
         self.operator = Operator(settings.max_nodes)
-        self.calls: Counter[str] = Counter()
-        self.passes_left: float = settings.tune_total
-        self.tuned: set[str] = set()
-        self.best = -math.inf
+        memory = recall(run_dir, RECORD) if resumed and run_dir is not None else Memory()
+        self.operator.seen |= memory.seen
+        self.calls: Counter[str] = memory.calls
+        self.passes_left: float = max(0.0, settings.tune_total - memory.spent)
+        self.tuned: set[str] = memory.tuned
+        self.best = memory.best
         self._objective: Objective | None = None
         self._operating, self._tuning, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
 
@@ -132,14 +136,16 @@ class Service:
         if prompt is None:
             entry["kind"], content = prompts.other_answer(request.system, request.user)
             return content
-        entry.update(kind="policy", mode=prompt.mode, fitness=prompt.fitness)
+        entry.update(kind="policy", mode=prompt.mode, fitness=prompt.fitness, parent=mark_of(prompt.parent))
         with self._operating:
             self._remember(prompt)
+            entry["best"] = self.best if math.isfinite(self.best) else None
             champion = self._champion(prompt) if request.model != "kvevolve-random" else None
             lucky = rng.random() < self.settings.tune_fraction
             wants_tuning = request.model == "kvevolve-tune" or (champion is not None and lucky)
             if wants_tuning and champion is not None:
-                self.tuned.add(fingerprint(champion.source))
+                entry["tuned"] = [fingerprint(champion.source)]
+                self.tuned.update(entry["tuned"])
             proposal = self._propose(request, prompt, rng)
         entry.update(moves=list(proposal.moves), attempts=proposal.attempts, novel=proposal.novel)
         policy = self._tune(champion, proposal, rng, entry) if wants_tuning else proposal.policy
@@ -149,11 +155,8 @@ class Service:
     def _remember(self, prompt: Prompt) -> None:
         """Count what a prompt shows as proposed, and note the best score."""
         self.best = max([self.best, *_scores(prompt)])
-        for source in (prompt.parent, *(partner.source for partner in prompt.partners)):
-            try:
-                self.operator.seen.add(fingerprint(source))
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue  # no program, hence no child either
+        shown = (prompt.parent, *(partner.source for partner in prompt.partners))
+        self.operator.seen |= {mark for source in shown if (mark := mark_of(source)) is not None}
 
     def _propose(self, request: Request, prompt: Prompt, rng: random.Random) -> Proposal:
         if request.model == "kvevolve-random":
@@ -220,8 +223,7 @@ class Service:
             return
         with self._writing:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            with (self.run_dir / RECORD).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, sort_keys=True) + "\n")
+            jsonlines.append(self.run_dir / RECORD, entry)
 
 
 def _scores(prompt: Prompt) -> list[float]:

@@ -23,6 +23,7 @@ from sim.policy.program import Policy
 from sim.population import Rebuilt, rebuild
 from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json
+from sim.search.llm import ending
 from sim.search.tuner import tune
 from workloads import panel_file
 from workloads.panel import Panel, describe, load_panel

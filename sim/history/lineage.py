@@ -1,0 +1,161 @@
+"""Where a program comes from: its ancestors from the seed on, with what each step changed and gained.
+
+Knows the tables; must not know how steps are shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sqlite3
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_DIFF_CONTEXT = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """From a program to the next.
+
+    Attributes:
+        child_id: In the engine's database; "" for what was tuned at the end.
+        iteration: None for the seed.
+        island: Where it was stored.
+        score: On the training panel.
+        gain: Over its parent; None for the seed.
+        by: What made it: moves of the operator, or the model.
+        migrated: Islands that its parent was copied to before.
+        diff: Unified, from the parent; the whole text of the seed.
+    """
+
+    child_id: str
+    iteration: int | None
+    island: int | None
+    score: float | None
+    gain: float | None
+    by: str
+    migrated: tuple[int, ...]
+    diff: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"migrated": list(self.migrated)}
+
+
+def best_child(connection: sqlite3.Connection) -> str | None:
+    """Return the engine's id of the valid child with the best score; the earliest of equals."""
+    found = connection.execute(
+        "SELECT id FROM children WHERE valid AND score IS NOT NULL AND NOT migrant ORDER BY score DESC, time, id LIMIT 1"
+    ).fetchone()
+    return str(found[0]) if found else None
+
+
+def winner(connection: sqlite3.Connection) -> tuple[str | None, Step | None]:
+    """Return the child the winner is or stems from, and the step of the final tuning if there was one.
+
+    The winner is the policy that `kvevolve evolve` chose on validation; without that, the best child.
+    """
+    sha = _fact(connection, "policy")
+    if sha is None:
+        return best_child(connection), None
+    exact = connection.execute(
+        "SELECT id FROM children WHERE sha = ? AND NOT migrant ORDER BY time, id LIMIT 1", (sha,)
+    ).fetchone()
+    if exact:
+        return str(exact[0]), None
+    start = connection.execute(
+        "SELECT c.id, c.score, c.sha FROM children c JOIN programs p ON p.sha = c.sha JOIN programs t"
+        " ON t.structure = p.structure WHERE t.sha = ? AND NOT c.migrant ORDER BY c.score DESC, c.time LIMIT 1",
+        (sha,),
+    ).fetchone()
+    if start is None:
+        return best_child(connection), None
+    train = (_fact(connection, "provenance") or {}).get("train") or {}
+    score = train.get("combined_score")
+    gain = None if score is None or start[1] is None else score - start[1]
+    diff = _diff(_source(connection, start[2]), _source(connection, sha))
+    return str(start[0]), Step("", None, None, score, gain, "final tuning of the constants", (), diff)
+
+
+def lineage(connection: sqlite3.Connection, child_id: str) -> list[Step]:
+    """Return the steps from the first known ancestor to a child."""
+    steps: list[Step] = []
+    seen: set[str] = set()
+    following: str | None = child_id
+    while following is not None and following not in seen:
+        seen.add(following)
+        row = _row(connection, following)
+        if row is None:
+            break
+        original, migrated = _original(connection, row["parent_id"])
+        parent = _row(connection, original) if original else None
+        steps.append(_step(connection, row, parent, migrated))
+        following = original
+    return steps[::-1]
+
+
+def _original(connection: sqlite3.Connection, child_id: str | None) -> tuple[str | None, tuple[int, ...]]:
+    """Return what a migrated copy was copied from, and the islands it went to."""
+    islands: list[int] = []
+    seen: set[str] = set()
+    while child_id is not None and child_id not in seen:
+        seen.add(child_id)
+        found = connection.execute(
+            "SELECT migrant, parent_id, island FROM children WHERE id = ?", (child_id,)
+        ).fetchone()
+        if found is None or not found[0] or found[1] is None:
+            break
+        child_id = found[1]
+        islands += [found[2]] if found[2] is not None else []
+    return child_id, tuple(islands[::-1])
+
+
+def _row(connection: sqlite3.Connection, child_id: str) -> dict[str, Any] | None:
+    cursor = connection.execute(
+        "SELECT c.id, c.iteration, c.island, c.score, c.parent_id, g.source, g.structure, a.model, a.moves, t.of,"
+        " t.evaluations FROM children c LEFT JOIN programs g ON g.sha = c.sha"
+        " LEFT JOIN proposals a ON a.child_id = c.id LEFT JOIN tunings t ON t.proposal_id = a.id AND t.evaluations > 0"
+        " WHERE c.id = ? ORDER BY a.id LIMIT 1",
+        (child_id,),
+    )
+    found = cursor.fetchone()
+    return None if found is None else dict(zip((column[0] for column in cursor.description), found, strict=True))
+
+
+def _step(
+    connection: sqlite3.Connection, row: dict[str, Any], parent: dict[str, Any] | None, migrated: tuple[int, ...]
+) -> Step:
+    gain = None if parent is None or None in (row["score"], parent["score"]) else row["score"] - parent["score"]
+    source = row["source"] or ""
+    before = (parent or {}).get("source")
+    diff = source if before is None else _diff(before, source)
+    by = made_by(row, (parent or {}).get("structure"))
+    return Step(row["id"], row["iteration"], row["island"], row["score"], gain, by, migrated, diff)
+
+
+def made_by(row: dict[str, Any], parent_structure: str | None) -> str:
+    """Return what made a child; an operator that tuned the parent in its place says so."""
+    moves = json.loads(row["moves"] or "null") or []
+    tuned = f"constants tuned ({row['evaluations']} evaluations)" if row["of"] else ""
+    if row["of"] == "parent" and row["structure"] == parent_structure:
+        return tuned
+    if row["parent_id"] is None:
+        return "seed"
+    made = ", ".join(map(str, moves)) or row["model"] or "unknown"
+    return f"{made}, {tuned}" if row["of"] in ("child", "answer") else made
+
+
+def _diff(before: str, after: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=_DIFF_CONTEXT)
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def _source(connection: sqlite3.Connection, sha: str | None) -> str:
+    found = connection.execute("SELECT source FROM programs WHERE sha = ?", (sha,)).fetchone()
+    return str(found[0]) if found else ""
+
+
+def _fact(connection: sqlite3.Connection, name: str) -> Any:
+    found = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return json.loads(found[0]) if found else None

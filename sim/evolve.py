@@ -20,6 +20,7 @@ from typing import Any
 from sim.comparison import Comparison, compare
 from sim.evaluation import Evaluator
 from sim.fitness import training_objective
+from sim.history import ingest
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.registry import BASELINES, load_policy
@@ -122,7 +123,16 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
         "validation": validation.to_dict(),
     }
     write_json(run.provenance, content)
+    _keep_record(run, say)
     return Finished(run, best, validation, report)
+
+
+def _keep_record(run: RunDir, say: Say) -> None:
+    """Build the run's store; without one the run is no less done."""
+    try:
+        ingest(run.root)
+    except (OSError, ValueError) as error:
+        say(f"the record of the run is not built: {error}; `kvevolve history {run.root}` tries again")
 
 
 def _on_its_panel(job: Job, run: RunDir, resume: bool) -> tuple[Job, Evaluator]:
@@ -279,5 +289,6 @@ def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
             f"  {run.best_policy.name}: the policy   {run.report.name}: this text",
             f"  {run.provenance.name}: versions, panel, seed, scores",
             f"  {run.trace.name}: every stored child   {run.log.name}: the engine's log   checkpoints/: to resume",
+            f"kvevolve history {run.root}: every proposal, what came of it, the way to the winner",
         ]
     )

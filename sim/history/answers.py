@@ -65,7 +65,7 @@ def read(body: Mapping[str, Any]) -> Asked:
     Raises:
         Malformed: If it is no such body.
     """
-    messages = body.get("messages") or []
+    messages = body.get("messages", [])
     said: dict[str, list[str]] = {"system": [], "user": []}
     if not isinstance(messages, list):
         raise Malformed("body.messages is no list")

@@ -15,7 +15,9 @@ from typing import Any
 from sim.history.rows import CODES, SAID
 from workloads.atomic import atomic_write
 
-_ROW = "SELECT id, origin, iteration, time, parent_id, sha, metrics, generation, island, artifacts, metadata, answer_sha"
+_ROW = (
+    "SELECT id, origin, iteration, time, parent_id, sha, metrics, generation, island, artifacts, metadata, answer_sha"
+)
 _ROW += " FROM children"
 
 

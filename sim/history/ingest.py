@@ -63,7 +63,7 @@ def ingest(run: Path, store: Path | None = None) -> Ingested:
             f"{run} holds no run: none of {', '.join(logs)} is in it; fix: name the output folder of a run"
         )
     with writing(place, rebuildable=bool(there)) as connection:
-        rebuilt = not all(_mark(connection, name).holds(run / name) for name in logs)
+        rebuilt = _of_another(connection, run, there)
         if rebuilt:
             empty(connection)
         lines = sum(_read(connection, run, name, logs[name]) for name in there)
@@ -71,6 +71,14 @@ def ingest(run: Path, store: Path | None = None) -> Ingested:
         _keep_facts(Rows(connection), run)
         link(connection)
     return Ingested(place, lines, rebuilt)
+
+
+def _of_another(connection: sqlite3.Connection, run: Path, there: list[str]) -> bool:
+    """Return whether the store was built from logs that are not those at hand: one was replaced, or all are others."""
+    marks = {str(name): Mark(*mark) for name, *mark in connection.execute("SELECT name, bytes, lines, head FROM logs")}
+    return not all(mark.holds(run / name) for name, mark in marks.items()) or bool(
+        marks and there and not marks.keys() & set(there)
+    )
 
 
 _Take = Callable[[Rows, str, Line], str]
@@ -93,10 +101,13 @@ def _records(keep: Callable[[Rows, str, int, dict[str, Any]], None]) -> _Take:
     def take(rows: Rows, name: str, line: Line) -> str:
         found, fault = records(line.content)
         for within, record in found:
+            rows.connection.execute("SAVEPOINT record")
             try:
                 keep(rows, name, line.place + within, record)
             except (ValueError, RecursionError) as error:
-                return str(error) or type(error).__name__
+                rows.connection.execute("ROLLBACK TO record")
+                fault = str(error) or type(error).__name__
+            rows.connection.execute("RELEASE record")
         return fault
 
     return take

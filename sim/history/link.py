@@ -26,11 +26,14 @@ def link(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM evaluations WHERE log = 'engine'")
     connection.execute("DELETE FROM tunings WHERE of = 'final'")
     connection.execute("DELETE FROM migrations")
-    connection.execute("UPDATE proposals SET outcome = NULL, stage = NULL, reason = NULL, child_id = NULL, iteration = NULL")
+    connection.execute(
+        "UPDATE proposals SET outcome = NULL, stage = NULL, reason = NULL, child_id = NULL, iteration = NULL"
+    )
     connection.execute("UPDATE children SET evaluation_id = NULL")
     _set_clock(connection)
     _add_parents(connection)
     _add_logged(connection)
+    _add_seed(connection)
     _find_copies(connection)
     match(connection)
     _add_migrations(connection)
@@ -93,6 +96,17 @@ def _add_logged(connection: sqlite3.Connection) -> None:
             "UPDATE children SET (iteration, time, parent_id, island) = (?, ?, ?, ?) WHERE id = ? AND origin = 'parent'",
             (iteration, time, parent_id, island, child_id),
         )
+
+
+def _add_seed(connection: sqlite3.Connection) -> None:
+    """Add a seed that only the engine's log names: evaluated, never stored as a child, and somebody's parent."""
+    found = connection.execute(
+        "SELECT child_id, time, metrics FROM engine_events WHERE event = 'evaluated' AND child_id NOT IN"
+        " (SELECT id FROM children) AND child_id IN (SELECT parent_id FROM children) ORDER BY time, place"
+    ).fetchall()
+    for child_id, time, metrics in found:
+        row = {"id": child_id, "time": time, "generation": 0}
+        Rows(connection).child("log", row, json.loads(metrics) if metrics else {})
 
 
 def _find_copies(connection: sqlite3.Connection) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 from sim.history.rows import behaviour
 
 _SLACK_S = 1.0
-"""Clocks of two logs may differ by this."""
+"""A child is stored at most so long before its proposal, by the clocks of two logs."""
+_NEAR_S = 0.1
+"""The engine's log says to this when an iteration began and ended."""
 _DECIMALS = 4
 """Of the metrics in the engine's log."""
 
@@ -30,6 +32,7 @@ class _Child:
     structure: str | None
     answer_sha: str | None
     began: float | None
+    tokens: str | None
     metrics: dict[str, Any]
     proposal: int | None = None
 
@@ -44,6 +47,7 @@ class _Proposal:
     answer_sha: str | None
     tuned: bool
     nodes: float | None
+    tokens: str | None
     child: _Child | None = None
 
 
@@ -89,7 +93,7 @@ def _recover(connection: sqlite3.Connection, child: _Child, proposals: list[_Pro
     """Find the text of a child that only the engine's log names: the one program that fits in time and numbers."""
     if child.time is None or child.began is None:
         return
-    begin, end = child.began - _SLACK_S, child.time + _SLACK_S
+    begin, end = child.began - _NEAR_S, child.time + _NEAR_S
     wanted = {name: value for name, value in child.metrics.items() if value is not None}
     evaluated = connection.execute(
         "SELECT sha, metrics FROM evaluations WHERE sha IS NOT NULL AND time BETWEEN ? AND ?", (begin, end)
@@ -104,6 +108,7 @@ def _recover(connection: sqlite3.Connection, child: _Child, proposals: list[_Pro
         p
         for p in open_ones
         if p.sha is not None
+        and (None in (p.tokens, child.tokens) or p.tokens == child.tokens)
         and (p.sha in fitting if evaluated else p.nodes in (None, child.metrics.get("complexity_nodes")))
     ]
     if len(found) == 1:
@@ -250,19 +255,20 @@ def _add_lost(connection: sqlite3.Connection) -> None:
 
 def _children(connection: sqlite3.Connection) -> list[_Child]:
     found = connection.execute(
-        "SELECT c.id, c.time, c.sha, p.fingerprint, p.structure, c.answer_sha, e.time - e.seconds, c.metrics,"
-        " c.metadata FROM children c LEFT JOIN programs p ON p.sha = c.sha LEFT JOIN engine_events e"
+        "SELECT c.id, c.time, c.sha, p.fingerprint, p.structure, c.answer_sha, e.time - e.seconds,"
+        " e.prompt_tokens || '+' || e.completion_tokens, c.metrics FROM children c LEFT JOIN programs p ON p.sha = c.sha LEFT JOIN engine_events e"
         " ON e.event = 'stored' AND e.child_id = c.id WHERE NOT c.migrant AND c.parent_id NOT NULL"
         " ORDER BY c.time, c.id"
     )
-    return [_Child(*row[:7], json.loads(row[7])) for row in found]
+    return [_Child(*row[:-1], json.loads(row[-1])) for row in found]
 
 
 def _proposals(connection: sqlite3.Connection) -> list[_Proposal]:
     found = connection.execute(
         "SELECT a.id, a.time, a.sha, p.fingerprint, p.structure, a.answer_sha,"
-        " EXISTS (SELECT 1 FROM tunings t WHERE t.proposal_id = a.id), json_extract(a.details, '$.nodes')"
+        " EXISTS (SELECT 1 FROM tunings t WHERE t.proposal_id = a.id), json_extract(a.details, '$.nodes'),"
+        " a.prompt_tokens || '+' || a.completion_tokens"
         " FROM proposals a LEFT JOIN programs p ON p.sha = a.sha WHERE a.kind = 'policy' AND a.failure IS NULL"
         " ORDER BY a.time, a.id"
     )
-    return [_Proposal(*row[:6], bool(row[6]), row[7]) for row in found]
+    return [_Proposal(*row[:6], bool(row[6]), *row[7:]) for row in found]

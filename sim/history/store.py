@@ -119,7 +119,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, rebuildable: bool) -> N
         empty(connection)
         return
     application, version = _marks(connection)
-    if application == APPLICATION and version < VERSION and rebuildable:
+    if rebuildable and application == APPLICATION and version < VERSION:
         empty(connection)
         return
     _check(connection, path)
@@ -151,7 +151,9 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if "unable to open" in str(error) or "readonly" in str(error):
-            raise OSError(f"{path} cannot be written or read ({error}); fix: --store FILE in a folder of yours") from None
+            raise OSError(
+                f"{path} cannot be written or read ({error}); fix: --store FILE in a folder of yours"
+            ) from None
         if "locked" in str(error):
             raise OSError(f"{path} has been written by another process for {WAIT_S:.0f} s; fix: try again") from None
         raise OSError(f"{path}: {error}") from None

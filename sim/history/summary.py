@@ -73,6 +73,7 @@ class Summary:
         evaluations: Done in all, and of them of tunings; "total", "tuning", "cached", "duration_s", "per_s".
         cost: "cpu_s", "evaluation_s", "refs", "prompt_tokens", "completion_tokens", "usd", "model_s"; None: unknown.
         curve: Every new best.
+        trials: (evaluations spent until then, score) of every program that ran on all cells.
         outcomes: Of proposals: `OUTCOMES`.
         rejections: (stage, reason, count), most frequent first.
         makers: Of proposals.
@@ -90,6 +91,7 @@ class Summary:
     evaluations: dict[str, float | int | None]
     cost: dict[str, float | int | None]
     curve: list[Best]
+    trials: list[tuple[int, float]]
     outcomes: dict[str, int]
     rejections: list[tuple[str, str, int]]
     makers: list[Maker]
@@ -139,7 +141,7 @@ def summarise(connection: sqlite3.Connection, run: Path) -> Summary:
     """
     child, final = winner(connection)
     steps = [*(lineage(connection, child) if child else []), *([final] if final else [])]
-    curve, evaluations = _curve(connection, final)
+    curve, trials, evaluations = _curve(connection, final)
     found = connection.execute("SELECT outcome, count(*) FROM proposals GROUP BY outcome").fetchall()
     outcomes = dict.fromkeys(OUTCOMES, 0) | dict(found)
     return Summary(
@@ -150,6 +152,7 @@ def summarise(connection: sqlite3.Connection, run: Path) -> Summary:
         evaluations=evaluations,
         cost=_cost(connection),
         curve=curve,
+        trials=trials,
         outcomes=outcomes,
         rejections=_rejections(connection),
         makers=_makers(connection),
@@ -195,8 +198,10 @@ def _iterations(connection: sqlite3.Connection) -> dict[str, int | None]:
     }
 
 
-def _curve(connection: sqlite3.Connection, final: Step | None) -> tuple[list[Best], dict[str, float | int | None]]:
-    """Return every new best, and how many evaluations there were."""
+def _curve(
+    connection: sqlite3.Connection, final: Step | None
+) -> tuple[list[Best], list[tuple[int, float]], dict[str, float | int | None]]:
+    """Return every new best, every score, and how many evaluations there were."""
     wanted = (_fact(connection, "panel") or {}).get("fingerprint")
     done = connection.execute(
         "SELECT time, 1, iif(valid AND stage = 'panel', score, NULL), id FROM evaluations"
@@ -208,12 +213,14 @@ def _curve(connection: sqlite3.Connection, final: Step | None) -> tuple[list[Bes
     began = _one(connection, "SELECT min(time) FROM proposals")
     begin = min((time for time in (first, began) if time is not None), default=None)
     best: list[Best] = []
+    trials: list[tuple[int, float]] = []
     spent = tuned = 0
     last = begin
     for time, count, score, number in done:
         spent += count
         tuned += 0 if number is not None else count
         last = time if time is not None else last
+        trials += [(spent, score)] if score is not None else []
         if score is not None and (not best or score > best[-1].score):
             iteration, by = _evaluated(connection, number)
             since = None if time is None or begin is None else time - begin
@@ -227,7 +234,7 @@ def _curve(connection: sqlite3.Connection, final: Step | None) -> tuple[list[Bes
     counts: dict[str, float | int | None] = {"total": spent, "tuning": tuned, "duration_s": duration}
     counts["cached"] = _one(connection, "SELECT count(*) FROM evaluations WHERE cached")
     counts["per_s"] = spent / duration if duration else None
-    return best, counts
+    return best, trials, counts
 
 
 def _evaluated(connection: sqlite3.Connection, evaluation: int) -> tuple[int | None, str]:

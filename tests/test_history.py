@@ -19,6 +19,7 @@ from conftest import extra
 
 from sim.cli import main
 from sim.history import export, ingest, opened, query, summarise
+from sim.history.lineage import lineage
 from sim.history.summary import Summary
 
 ROOT = Path(__file__).parent.parent
@@ -209,7 +210,7 @@ def test_a_real_run_is_recorded_whole(run: Path) -> None:
     assert found.grid is not None
     assert found.grid.bins == (4, 4)
     assert sum(found.grid.union().values()) == pytest.approx(sum(found.grid.islands[0].cells.values()))
-    assert [step.by for step in found.steps][0] == "seed"
+    assert found.steps[0].by == "seed"
     assert found.steps[-1].score == found.curve[-1].score == max(score for _, score in found.trials)
     assert found.steps[-1].score == pytest.approx(found.steps[0].score + sum(step.gain for step in found.steps[1:]))
     assert "-    return block.last_access" in found.steps[1].diff
@@ -232,8 +233,8 @@ def test_every_call_is_linked_to_what_became_of_it(run: Path) -> None:
         (8, "stored", 8, 1),
     ]
     assert [row[4] for row in found][3] == "gate"
-    texts = rows(run, "SELECT s.text, u.text, a.text FROM proposals p JOIN texts s ON s.sha = p.system_sha"
-                      " JOIN texts u ON u.sha = p.prompt_sha JOIN texts a ON a.sha = p.answer_sha ORDER BY call")  # fmt: skip
+    sql = "SELECT s.text, u.text, a.text FROM proposals p JOIN texts s ON s.sha = p.system_sha"
+    texts = rows(run, f"{sql} JOIN texts u ON u.sha = p.prompt_sha JOIN texts a ON a.sha = p.answer_sha ORDER BY call")
     logged = [json.loads(line) for line in lines(run / "llm.jsonl")]
     assert [(entry["body"]["messages"][0]["content"], entry["body"]["messages"][1]["content"], entry["response"])
             for entry in logged] == texts  # fmt: skip
@@ -354,6 +355,8 @@ def test_the_operators_log(run: Path) -> None:
     ]  # fmt: skip
     entries[-1]["tuning"] = {"of": "child", "evaluations": 20, "start_score": float("-inf"), "score": 0.2, "left": 4}
     entries[-2]["tuning"] = {"skipped": "budget of the run is spent"}
+    for entry in entries:
+        entry["ends"] = {"gate": {"count": 3, "seconds": 0.5}, "probed": {"count": 1, "seconds": 0.25}}
     entries.append({"call": 7, "time": 1.0, "request": "x", "error": "NoChild: nothing passes", "seconds": 0.0})
     entries.append({"call": 8, "time": 2e9, "kind": "policy", "source": "def priority(block, cache):\n    return 1\n"})
     entries.append({"call": 9, "time": 2.0, "kind": "novelty", "model": "kvevolve-gp"})
@@ -368,8 +371,58 @@ def test_the_operators_log(run: Path) -> None:
     assert made["leader"].proposals == made["field"].proposals == 6
     assert made["constants tuned"].proposals == 1
     assert found.steps[-1].by.startswith("leader, field")
+    assert found.operator == {"gate": {"count": 18, "seconds": 3.0}, "probed": {"count": 6, "seconds": 1.5}}
     assert rows(run, "SELECT start_score FROM tunings WHERE evaluations") == [(None,)]
     assert ("error", "NoChild: nothing passes", 1) in found.rejections
+
+
+def test_steps_of_the_operator_start_from_what_it_varied(run: Path) -> None:
+    """It may vary another program than the engine's parent; its log may name it."""
+    (run / "llm.jsonl").unlink()
+    children = {child["iteration"]: child for child in map(json.loads, exported(run))}
+    last, other = children[8], children[7]
+    entry = {"call": 1, "time": last["timestamp"] - 0.01, "kind": "policy", "moves": ["constant"]}
+    entry["source"] = last["child_code"]
+    (run / "operator.jsonl").write_text(json.dumps(entry) + "\n")
+    ingest(run)
+    with opened(run / "history.sqlite") as connection:
+        nearest = lineage(connection, last["child_id"])
+        mark = connection.execute(
+            "SELECT fingerprint FROM programs JOIN children USING (sha) WHERE id = ?", (other["child_id"],)
+        ).fetchone()[0]
+    changed = [line for line in nearest[-1].diff.splitlines() if line.startswith(("+", "-"))]
+    assert len(changed) == 2, "one line became another"
+    assert nearest[-2].iteration in (1, 5), "the same but for one number; the best is the first choice of equals"
+    (run / "operator.jsonl").write_text(json.dumps(entry | {"base": mark}) + "\n")
+    ingest(run)
+    with opened(run / "history.sqlite") as connection:
+        named = lineage(connection, last["child_id"])
+    assert named[-2].child_id == other["child_id"]
+    assert named[-1].gain == pytest.approx(
+        last["child_metrics"]["combined_score"] - other["child_metrics"]["combined_score"]
+    )
+
+
+def test_programs_of_the_engines_database_are_known_at_once(run: Path) -> None:
+    """With `database.db_path` the engine writes every program it stores; a kill leaves no checkpoint."""
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    shutil.copytree(checkpoint / "programs", run / "database" / "1" / "programs")
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "best")
+    (run / "evolution_trace.jsonl").unlink()
+    half = next((run / "database" / "1" / "programs").iterdir())
+    whole = half.read_text()
+    half.write_text(whole[:50])
+    assert [log for log, _, _ in summary(run).damage] == ["programs"]
+    half.write_text(whole)
+    found = summary(run)
+    assert not found.damage
+    assert found.steps[0].by == "seed"
+    assert found.steps[0].diff.startswith('"""Seed policy')
+    assert sum(found.outcomes[name] for name in ("stored", "rejected", "duplicate")) == 6
+    exact = rows(run, "SELECT score FROM children WHERE origin = 'database'")
+    assert len(exact) >= 4
+    assert all(round(score, 4) != score for (score,) in exact if score > 0)
 
 
 def test_the_journal_of_evaluations_brings_costs(run: Path) -> None:
@@ -386,7 +439,7 @@ def test_the_journal_of_evaluations_brings_costs(run: Path) -> None:
     (run / "evaluations.jsonl").write_text(text)
     (run / "panel.json").write_text(json.dumps({"which": "p", "name": "p-v1", "fingerprint": "p"}))
     found = summary(run)
-    assert found.evaluations["total"] == 8, "six children, the seed, one that was not stored; not that on another panel"
+    assert found.evaluations["total"] == 7, "six children less one answered by the journal, the seed, one not stored"
     assert found.evaluations["cached"] == 1
     assert (found.cost["cpu_s"], found.cost["evaluation_s"], found.cost["refs"]) == (8 * 0.25, 8 * 0.5, 8000)
     assert found.curve[-1].score < 99
@@ -402,7 +455,7 @@ def test_checkpoints_being_written_are_read_the_next_time(run: Path) -> None:
     program.write_text(whole[:40])
     found = summary(run)
     assert found.grid is None
-    assert [log for log, _, _ in found.damage] == ["checkpoints"] * 2
+    assert [log for log, _, _ in found.damage] == ["programs"] * 2
     (checkpoint / "metadata.json").write_text(metadata)
     program.write_text(whole)
     found = summary(run)
@@ -493,7 +546,7 @@ def test_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_figures(run: Path, tmp_path: Path) -> None:
     extra("matplotlib")
-    from sim.history.figures import draw
+    from sim.history_figures import draw
 
     paths = draw(summary(run), tmp_path)
     assert [path.stem for path in paths] == ["best_so_far", "proposals", "cells", "lineage"]

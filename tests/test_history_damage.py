@@ -110,7 +110,7 @@ def test_folders_without_a_run_are_refused_and_left_alone(tmp_path: Path, capsys
 
 def test_figures_of_a_run_that_has_hardly_begun(tmp_path: Path) -> None:
     extra("matplotlib")
-    from sim.history.figures import draw
+    from sim.history_figures import draw
 
     (tmp_path / "operator.jsonl").write_bytes(WHOLE + b"\n")
     assert [path.stem for path in draw(summary(tmp_path), tmp_path)] == ["proposals"]

@@ -1,4 +1,4 @@
-"""`kvevolve history`: the record of a run, on the command line. Knows arguments and output; the library does the work."""
+"""`kvevolve history`: the record of a run. Knows the command line; the library does the work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _history(options: argparse.Namespace) -> int:
     if options.sql is None:
         print(json.dumps(found.to_dict(), indent=2) if options.json else found)
     if options.figures:
-        from sim.history.figures import draw
+        from sim.history_figures import draw
 
         for path in draw(found, options.figures):
             print(path, file=sys.stderr)

@@ -1,4 +1,6 @@
-"""OpenEvolve's checkpoints and its best program: children it left out of its trace, the seed, and the MAP-Elites grid.
+"""Programs that OpenEvolve kept whole, in its database, checkpoints and best program; and the MAP-Elites grid.
+
+They have the seed, the copies made by migration, and children that it left out of its trace.
 
 Knows their files; must not know the other logs.
 """
@@ -6,7 +8,6 @@ Knows their files; must not know the other logs.
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def read_checkpoint(rows: Rows, folder: Path) -> list[str]:
     return faults
 
 
+def read_database(rows: Rows, folder: Path) -> list[str]:
+    """Keep the programs of a database folder that are not known as well; return what could not be read."""
+    known = {
+        str(child)
+        for (child,) in rows.connection.execute("SELECT id FROM children WHERE origin IN ('database', 'trace')")
+    }
+    faults = []
+    for path in sorted((folder / "programs").glob("*.json")):
+        if path.stem not in known:
+            try:
+                _program(rows, _load(path), "database")
+            except (OSError, ValueError, RecursionError) as error:
+                faults.append(f"{folder.parent.name}/{folder.name}/programs/{path.name}: {error}")
+    return faults
+
+
 def read_best(rows: Rows, folder: Path) -> str | None:
     """Keep the engine's best program; return what is wrong with its files, None if nothing is or there are none."""
     info = folder / "best_program_info.json"
@@ -65,20 +82,14 @@ def read_best(rows: Rows, folder: Path) -> str | None:
     return None
 
 
-def features_of(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return per feature of the last checkpoint its least and largest value; empty without one."""
-    found = connection.execute("SELECT features FROM checkpoints ORDER BY iteration DESC LIMIT 1").fetchone()
-    return dict(json.loads(found[0])) if found else {}
-
-
-def _program(rows: Rows, record: dict[str, Any]) -> None:
+def _program(rows: Rows, record: dict[str, Any], origin: str = "checkpoint") -> None:
     if not text(record, "id") or text(record, "code") is None:
         raise Malformed("id or code is missing")
     artifacts = json.loads(text(record, "artifacts_json") or "null")
     if artifacts is not None and not isinstance(artifacts, dict):
         raise Malformed("artifacts_json is no mapping")
     metadata = mapping(record, "metadata") or {}
-    rows.child("checkpoint", _row(rows, record), mapping(record, "metrics"), artifacts, metadata)
+    rows.child(origin, _row(rows, record), mapping(record, "metrics"), artifacts, metadata)
 
 
 def _row(rows: Rows, record: dict[str, Any]) -> dict[str, Any]:

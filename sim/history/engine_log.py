@@ -7,7 +7,7 @@ that version; must not know the store.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) - (?:[\w.]+ - )?[A-Z]+ - (.*)")
@@ -68,23 +68,23 @@ def parse(line: str) -> Event | None:
         return None
     said = found[3]
     tokens = _TOKENS.search(said)
-    spent: dict[str, int] = {}
-    if tokens:
-        said = said[: tokens.start()]
-        spent = {"prompt_tokens": int(tokens[1]), "completion_tokens": int(tokens[2])}
-    return _event(said, time, spent)
+    if tokens is None:
+        return _event(said, time)
+    event = _event(said[: tokens.start()], time)
+    spent = {"prompt_tokens": int(tokens[1]), "completion_tokens": int(tokens[2])}
+    return None if event is None else replace(event, **spent)  # type: ignore[arg-type]
 
 
-def _event(said: str, time: float, spent: dict[str, int]) -> Event | None:
+def _event(said: str, time: float) -> Event | None:
     if match := _STORED.match(said):
         iteration, child, parent, seconds = match.groups()
-        return Event("stored", time, int(iteration), child, parent, seconds=float(seconds), **spent)
+        return Event("stored", time, int(iteration), child, parent, seconds=float(seconds))
     if match := _EVALUATED.match(said):
         metrics = {name: float(value) for name, value in _METRIC.findall(match[3])}
         return Event("evaluated", time, child_id=match[1], seconds=float(match[2]), metrics=metrics)
     for pattern in _LOST:
         if match := pattern.match(said):
-            return Event("error", time, int(match[1]), reason=match[2], **spent)
+            return Event("error", time, int(match[1]), reason=match[2])
     if match := _MIGRATION.match(said):
         return Event("migration", time, int(match[1]))
     if match := _MIGRATED.match(said):

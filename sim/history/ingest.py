@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from sim.history import engine_log
-from sim.history.checkpoints import read_best, read_checkpoint
+from sim.history.checkpoints import read_best, read_checkpoint, read_database
 from sim.history.link import link
 from sim.history.record import as_json
 from sim.history.rows import Rows
@@ -144,11 +144,12 @@ def _mark(connection: sqlite3.Connection, name: str) -> Mark:
 
 
 def _read_folders(rows: Rows, run: Path) -> None:
+    faults = [f for path in sorted((run / "database").glob("*")) for f in read_database(rows, path)]
     folders = [path for path in (run / "checkpoints").glob("checkpoint_*") if path.name[11:].isdigit()]
-    faults = [f for path in sorted(folders, key=lambda path: int(path.name[11:])) for f in read_checkpoint(rows, path)]
+    faults += [f for path in sorted(folders, key=lambda path: int(path.name[11:])) for f in read_checkpoint(rows, path)]
     fault = read_best(rows, run / "best")
-    rows.connection.execute("DELETE FROM damage WHERE log = 'checkpoints'")
-    found = [("checkpoints", number, text) for number, text in enumerate([*faults, *([fault] if fault else [])], 1)]
+    rows.connection.execute("DELETE FROM damage WHERE log = 'programs'")
+    found = [("programs", number, text) for number, text in enumerate([*faults, *([fault] if fault else [])], 1)]
     rows.connection.executemany("INSERT INTO damage VALUES (?, ?, ?)", found)
 
 

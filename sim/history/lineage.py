@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sqlite3
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 _DIFF_CONTEXT = 1
+_TOKEN = re.compile(r"\w+(?:\.\w+)*|\S")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Step:
         score: On the training panel.
         gain: Over its parent; None for the seed.
         by: What made it: moves of the operator, or the model.
+        base: Iteration of the program it was made from, where that is not the engine's parent.
         migrated: Islands that its parent was copied to before.
         diff: Unified, from the parent; the whole text of the seed.
     """
@@ -35,6 +39,7 @@ class Step:
     score: float | None
     gain: float | None
     by: str
+    base: int | None
     migrated: tuple[int, ...]
     diff: str
 
@@ -46,7 +51,7 @@ class Step:
 def best_child(connection: sqlite3.Connection) -> str | None:
     """Return the engine's id of the valid child with the best score; the earliest of equals."""
     found = connection.execute(
-        "SELECT id FROM children WHERE valid AND score IS NOT NULL AND NOT migrant ORDER BY score DESC, time, id LIMIT 1"
+        "SELECT id FROM children WHERE valid AND score NOTNULL AND NOT migrant ORDER BY score DESC, time, id LIMIT 1"
     ).fetchone()
     return str(found[0]) if found else None
 
@@ -75,11 +80,15 @@ def winner(connection: sqlite3.Connection) -> tuple[str | None, Step | None]:
     score = train.get("combined_score")
     gain = None if score is None or start[1] is None else score - start[1]
     diff = _diff(_source(connection, start[2]), _source(connection, sha))
-    return str(start[0]), Step("", None, None, score, gain, "final tuning of the constants", (), diff)
+    return str(start[0]), Step("", None, None, score, gain, "final tuning of the constants", None, (), diff)
 
 
 def lineage(connection: sqlite3.Connection, child_id: str) -> list[Step]:
-    """Return the steps from the first known ancestor to a child."""
+    """Return the steps from the first known ancestor to a child.
+
+    The keyless operator varies the program the engine shows, or a better one that it remembers. Where its log does not
+    name that (`base`, a fingerprint), it is taken to be the earlier program with the fewest other tokens.
+    """
     steps: list[Step] = []
     seen: set[str] = set()
     following: str | None = child_id
@@ -88,11 +97,37 @@ def lineage(connection: sqlite3.Connection, child_id: str) -> list[Step]:
         row = _row(connection, following)
         if row is None:
             break
-        original, migrated = _original(connection, row["parent_id"])
-        parent = _row(connection, original) if original else None
-        steps.append(_step(connection, row, parent, migrated))
-        following = original
+        engines, migrated = _original(connection, row["parent_id"])
+        base = _base(connection, row, engines)
+        parent = _row(connection, base) if base else None
+        steps.append(_step(row, parent, migrated if base == engines else (), base != engines))
+        following = base
     return steps[::-1]
+
+
+def _base(connection: sqlite3.Connection, row: dict[str, Any], engines: str | None) -> str | None:
+    """Return the program that was varied to make a child; the engine's parent is the first choice."""
+    if row["log"] != "operator" or row["source"] is None or engines is None:
+        return engines
+    found = connection.execute(
+        "SELECT c.id, p.source, p.fingerprint FROM children c JOIN programs p ON p.sha = c.sha"
+        " WHERE NOT c.migrant AND c.time < ? AND c.valid ORDER BY c.id != ?, c.score DESC, c.time",
+        (row["time"], engines),
+    ).fetchall()
+    named = json.loads(row["details"]).get("base")
+    if named is not None:
+        return next((str(child) for child, _, mark in found if mark == named), engines)
+    tokens = _tokens(row["source"])
+    distances = {child: _distance(tokens, _tokens(source)) for child, source, _ in found}
+    return min(distances, key=lambda child: distances[child], default=engines)
+
+
+def _tokens(source: str) -> Counter[str]:
+    return Counter(_TOKEN.findall(source))
+
+
+def _distance(one: Counter[str], other: Counter[str]) -> int:
+    return ((one - other) + (other - one)).total()
 
 
 def _original(connection: sqlite3.Connection, child_id: str | None) -> tuple[str | None, tuple[int, ...]]:
@@ -111,10 +146,17 @@ def _original(connection: sqlite3.Connection, child_id: str | None) -> tuple[str
     return child_id, tuple(islands[::-1])
 
 
+KNOWN = (
+    "EXISTS (SELECT 1 FROM children o JOIN programs q ON q.sha = o.sha"
+    " WHERE q.structure = g.structure AND o.time < c.time) AS known"
+)
+"""SQL: whether a child `c` with program `g` is an earlier one with other numbers."""
+
+
 def _row(connection: sqlite3.Connection, child_id: str) -> dict[str, Any] | None:
     cursor = connection.execute(
-        "SELECT c.id, c.iteration, c.island, c.score, c.parent_id, g.source, g.structure, a.model, a.moves, t.of,"
-        " t.evaluations FROM children c LEFT JOIN programs g ON g.sha = c.sha"
+        "SELECT c.id, c.iteration, c.island, c.score, c.time, c.parent_id, g.source, a.log, a.model, a.moves,"
+        f" a.details, t.of, t.evaluations, {KNOWN} FROM children c LEFT JOIN programs g ON g.sha = c.sha"
         " LEFT JOIN proposals a ON a.child_id = c.id LEFT JOIN tunings t ON t.proposal_id = a.id AND t.evaluations > 0"
         " WHERE c.id = ? ORDER BY a.id LIMIT 1",
         (child_id,),
@@ -123,22 +165,20 @@ def _row(connection: sqlite3.Connection, child_id: str) -> dict[str, Any] | None
     return None if found is None else dict(zip((column[0] for column in cursor.description), found, strict=True))
 
 
-def _step(
-    connection: sqlite3.Connection, row: dict[str, Any], parent: dict[str, Any] | None, migrated: tuple[int, ...]
-) -> Step:
+def _step(row: dict[str, Any], parent: dict[str, Any] | None, migrated: tuple[int, ...], other: bool) -> Step:
     gain = None if parent is None or None in (row["score"], parent["score"]) else row["score"] - parent["score"]
     source = row["source"] or ""
     before = (parent or {}).get("source")
     diff = source if before is None else _diff(before, source)
-    by = made_by(row, (parent or {}).get("structure"))
-    return Step(row["id"], row["iteration"], row["island"], row["score"], gain, by, migrated, diff)
+    base = parent["iteration"] if parent and other else None
+    return Step(row["id"], row["iteration"], row["island"], row["score"], gain, made_by(row), base, migrated, diff)
 
 
-def made_by(row: dict[str, Any], parent_structure: str | None) -> str:
-    """Return what made a child; an operator that tuned the parent in its place says so."""
+def made_by(row: dict[str, Any]) -> str:
+    """Return what made a child; an operator that tuned a known program in its place says so."""
     moves = json.loads(row["moves"] or "null") or []
     tuned = f"constants tuned ({row['evaluations']} evaluations)" if row["of"] else ""
-    if row["of"] == "parent" and row["structure"] == parent_structure:
+    if row["of"] in ("parent", "champion") and row["known"]:
         return tuned
     if row["parent_id"] is None:
         return "seed"

@@ -79,7 +79,7 @@ def _add_logged(connection: sqlite3.Connection) -> None:
         "SELECT e.child_id, e.iteration, e.time, e.parent_id, m.metrics, p.generation, p.island FROM engine_events e"
         " LEFT JOIN engine_events m ON m.event = 'evaluated' AND m.child_id = e.child_id"
         " LEFT JOIN children p ON p.id = e.parent_id"
-        " WHERE e.event = 'stored' AND e.child_id NOT IN (SELECT id FROM children WHERE origin NOT IN ('parent', 'log'))"
+        " LEFT JOIN children k ON k.id = e.child_id WHERE e.event = 'stored' AND (k.id IS NULL OR k.origin = 'parent')"
         " ORDER BY e.time, e.place"
     ).fetchall()
     for child_id, iteration, time, parent_id, metrics, generation, island in found:
@@ -93,7 +93,7 @@ def _add_logged(connection: sqlite3.Connection) -> None:
         }
         rows.child("log", row, json.loads(metrics) if metrics else {})
         connection.execute(
-            "UPDATE children SET (iteration, time, parent_id, island) = (?, ?, ?, ?) WHERE id = ? AND origin = 'parent'",
+            "UPDATE children SET iteration = ?, time = ?, parent_id = ?, island = ? WHERE id = ? AND origin = 'parent'",
             (iteration, time, parent_id, island, child_id),
         )
 

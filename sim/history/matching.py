@@ -33,8 +33,13 @@ class _Child:
     answer_sha: str | None
     began: float | None
     tokens: str | None
-    metrics: dict[str, Any]
+    metrics_json: str
     proposal: int | None = None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.metrics_json)
+        return found
 
 
 @dataclass
@@ -45,7 +50,7 @@ class _Proposal:
     fingerprint: str | None
     structure: str | None
     answer_sha: str | None
-    tuned: bool
+    tuned: int
     nodes: float | None
     tokens: str | None
     child: _Child | None = None
@@ -256,11 +261,13 @@ def _add_lost(connection: sqlite3.Connection) -> None:
 def _children(connection: sqlite3.Connection) -> list[_Child]:
     found = connection.execute(
         "SELECT c.id, c.time, c.sha, p.fingerprint, p.structure, c.answer_sha, e.time - e.seconds,"
-        " e.prompt_tokens || '+' || e.completion_tokens, c.metrics FROM children c LEFT JOIN programs p ON p.sha = c.sha LEFT JOIN engine_events e"
-        " ON e.event = 'stored' AND e.child_id = c.id WHERE NOT c.migrant AND c.parent_id NOT NULL"
+        " e.prompt_tokens || '+' || e.completion_tokens, c.metrics FROM children c"
+        " LEFT JOIN programs p ON p.sha = c.sha"
+        " LEFT JOIN engine_events e ON e.event = 'stored' AND e.child_id = c.id"
+        " WHERE NOT c.migrant AND c.parent_id NOT NULL"
         " ORDER BY c.time, c.id"
     )
-    return [_Child(*row[:-1], json.loads(row[-1])) for row in found]
+    return [_Child(*row) for row in found]
 
 
 def _proposals(connection: sqlite3.Connection) -> list[_Proposal]:
@@ -271,4 +278,4 @@ def _proposals(connection: sqlite3.Connection) -> list[_Proposal]:
         " FROM proposals a LEFT JOIN programs p ON p.sha = a.sha WHERE a.kind = 'policy' AND a.failure IS NULL"
         " ORDER BY a.time, a.id"
     )
-    return [_Proposal(*row[:6], bool(row[6]), *row[7:]) for row in found]
+    return [_Proposal(*row) for row in found]

@@ -14,8 +14,9 @@ from typing import Any
 
 from sim.history import texts
 from sim.history.record import Malformed, as_json, flag, mapping, number, text, whole
+from sim.score import LOWEST
 
-ORIGINS = ("log", "parent", "best", "checkpoint", "trace")
+ORIGINS = ("log", "parent", "best", "checkpoint", "database", "trace")
 """Where a child was found; a later one knows more."""
 
 CODES, SAID = ("parent_code", "child_code"), ("llm_response",)
@@ -176,11 +177,10 @@ def outcome(metrics: Mapping[str, Any], artifacts: Mapping[str, Any] | None) -> 
     """Return score, validity, the stage an evaluation ended at, and the reason if it was not the panel."""
     score, valid = number(metrics, "combined_score"), metrics.get("valid")
     said = str((artifacts or {}).get("rejection") or "")
-    stopped = str((artifacts or {}).get("weakest_cell") or "")
     if said or valid in (0, 0.0):
         at = _REJECTED_AT.match(said)
         return {"score": score, "valid": 0, "stage": at[1] if at else "rejected", "reason": finding(said)}
-    if stopped.startswith("stopped after the first cell"):
+    if score is not None and score <= LOWEST:  # what ran on all cells scores more
         reason = "hits less than half of what LRU does in the first cell"
         return {"score": score, "valid": 1, "stage": "smoke", "reason": reason}
     if score is None:

@@ -10,8 +10,8 @@ From the logs:
 - `texts`: every prompt and answer, once.
 - `children`: the programs of the engine, by its own ids: the seed (no `parent_id`), children, and copies made by
   migration (`migrant`, their `parent_id` is what was copied). `origin` says where it was found: "trace" (the engine's
-  own record), "checkpoint", "best", "parent" (only seen as the parent of a traced child), "log" (only named in the
-  engine's log: its metrics have 4 decimals, its text is that of the one proposal or evaluation that fits, if any).
+  own record), "database", "checkpoint", "best", "parent" (only seen as the parent of a traced child), "log" (only named
+  in the engine's log: its metrics have 4 decimals, its text is that of the one proposal or evaluation that fits).
 - `proposals`: every answer of a model or of the operator, one row per call. `log` is "operator", "llm" or "engine"
   (known only through the engine), `place` the byte its record starts at. `outcome` is
   "stored" (scored on the whole panel and kept), "duplicate" (the program, up to layout, had been evaluated before),
@@ -21,8 +21,8 @@ From the logs:
   (the engine asked for something else than a program).
 - `evaluations`: of programs on the panel. `log` is "evaluations" (the journal, every one) or "engine" (seen only
   through a child: no costs). `behaviour` is equal where the hit tokens of all cells are; NULL if not all were run.
-- `tunings`: of constants by CMA-ES, `of` "parent", "child", "answer" (of a model) or "final" (when the run ended;
-  `evaluations` is then the budget).
+- `tunings`: of constants by CMA-ES, `of` "parent", "champion" (the best program), "child", "answer" (of a model) or
+  "final" (when the run ended; `evaluations` is then the budget).
 - `trace`: OpenEvolve's lines, in order; texts are replaced by their sha, so that `kvevolve history --export` gives
   back every byte.
 - `engine_events`: what the engine's log says, `event` "start", "evaluated", "stored", "error", "migration",
@@ -61,9 +61,9 @@ TABLES = {
         score REAL, details TEXT NOT NULL""",
     "trace": "place INTEGER PRIMARY KEY, child_id TEXT, record TEXT NOT NULL",
     "engine_events": """
-        log TEXT NOT NULL, place INTEGER NOT NULL, local_time REAL, time REAL, event TEXT NOT NULL, iteration INTEGER, child_id TEXT,
-        parent_id TEXT, island INTEGER, seconds REAL, reason TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,
-        metrics TEXT, PRIMARY KEY (log, place)""",
+        log TEXT NOT NULL, place INTEGER NOT NULL, local_time REAL, time REAL, event TEXT NOT NULL, iteration INTEGER,
+        child_id TEXT, parent_id TEXT, island INTEGER, seconds REAL, reason TEXT, prompt_tokens INTEGER,
+        completion_tokens INTEGER, metrics TEXT, PRIMARY KEY (log, place)""",
     "migrations": "time REAL, iteration INTEGER, copy_id TEXT, child_id TEXT, from_island INTEGER, to_island INTEGER",
     "checkpoints": """
         iteration INTEGER PRIMARY KEY, stamp TEXT NOT NULL, best_id TEXT, programs INTEGER, islands TEXT NOT NULL,
@@ -75,6 +75,7 @@ TABLES = {
 }
 
 INDEXES = (
+    "CREATE INDEX program_structure ON programs (structure)",
     "CREATE INDEX child_sha ON children (sha)",
     "CREATE INDEX child_parent ON children (parent_id)",
     "CREATE INDEX trace_child ON trace (child_id)",

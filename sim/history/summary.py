@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.history.grid import Grid, last_grid
-from sim.history.lineage import Step, lineage, made_by, winner
+from sim.history.lineage import KNOWN, Step, lineage, made_by, winner
 
 OUTCOMES = ("stored", "duplicate", "rejected", "no valid diff", "error", "lost", "pending", "other")
 DECIDED = OUTCOMES[:6]
@@ -70,11 +70,12 @@ class Summary:
         state: "finished" (with a report), "ended" (the engine is done), or "open" (running, or killed).
         panel: Name and fingerprint, None if unknown.
         iterations: The engine's: "planned", "stored", "lost", "sessions".
-        evaluations: Done in all, and of them of tunings; "total", "tuning", "cached", "duration_s", "per_s".
+        evaluations: "total" without those the journal answered ("cached"), of them of "tuning"; "duration_s", "per_s".
         cost: "cpu_s", "evaluation_s", "refs", "prompt_tokens", "completion_tokens", "usd", "model_s"; None: unknown.
         curve: Every new best.
         trials: (evaluations spent until then, score) of every program that ran on all cells.
         outcomes: Of proposals: `OUTCOMES`.
+        operator: What the keyless operator refused before it answered, and what else it counts: name to count, seconds.
         rejections: (stage, reason, count), most frequent first.
         makers: Of proposals.
         diversity: Distinct "texts", "programs" (layout aside), "structures" (numbers aside), "behaviours" (hits in all
@@ -93,6 +94,7 @@ class Summary:
     curve: list[Best]
     trials: list[tuple[int, float]]
     outcomes: dict[str, int]
+    operator: dict[str, dict[str, float]]
     rejections: list[tuple[str, str, int]]
     makers: list[Maker]
     diversity: dict[str, int]
@@ -118,6 +120,7 @@ class Summary:
             "best_so_far": [vars(best) for best in self.curve],
             "proposals": self.outcomes,
             "acceptance_rate": self.acceptance,
+            "operator": self.operator,
             "rejections": [{"stage": stage, "reason": why, "count": count} for stage, why, count in self.rejections],
             "makers": [vars(maker) for maker in self.makers],
             "diversity": self.diversity,
@@ -154,6 +157,7 @@ def summarise(connection: sqlite3.Connection, run: Path) -> Summary:
         curve=curve,
         trials=trials,
         outcomes=outcomes,
+        operator=_operator(connection),
         rejections=_rejections(connection),
         makers=_makers(connection),
         diversity=_diversity(connection),
@@ -204,7 +208,7 @@ def _curve(
     """Return every new best, every score, and how many evaluations there were."""
     wanted = (_fact(connection, "panel") or {}).get("fingerprint")
     done = connection.execute(
-        "SELECT time, 1, iif(valid AND stage = 'panel', score, NULL), id FROM evaluations"
+        "SELECT time, NOT coalesce(cached, 0), iif(valid AND stage = 'panel', score, NULL), id FROM evaluations"
         " WHERE panel IS NULL OR ?1 IS NULL OR panel = ?1 UNION ALL"
         " SELECT time, evaluations, NULL, NULL FROM tunings WHERE time NOT NULL ORDER BY 1 NULLS LAST, 4",
         (wanted,),
@@ -267,25 +271,40 @@ def _rejections(connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
     return [(stage, reason, count) for (stage, reason), count in counts.most_common()]
 
 
+def _operator(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
+    """Add up the operator's ledgers."""
+    total: dict[str, dict[str, float]] = {}
+    for (ends,) in connection.execute(
+        "SELECT json_extract(details, '$.ends') FROM proposals"
+        " WHERE log = 'operator' AND json_type(details, '$.ends') = 'object'"
+    ):
+        for name, spent in json.loads(ends).items():
+            known = total.setdefault(name, {"count": 0, "seconds": 0.0})
+            for key in known:
+                value = spent.get(key) if isinstance(spent, dict) else None
+                known[key] += value if isinstance(value, int | float) else 0
+    return total
+
+
 def _makers(connection: sqlite3.Connection) -> list[Maker]:
-    best = float("-inf")
+    top = _one(connection, "SELECT max(score) FROM children WHERE parent_id IS NULL")
     counts: dict[str, list[int]] = {}
     cursor = connection.execute(
-        "SELECT a.model, a.moves, t.of, t.evaluations, a.outcome, c.parent_id, c.score, p.score AS before, g.structure,"
-        " h.structure AS parent_structure FROM proposals a LEFT JOIN children c ON c.id = a.child_id"
+        f"SELECT a.model, a.moves, t.of, t.evaluations, a.outcome, c.parent_id, c.score, p.score AS before, {KNOWN}"
+        " FROM proposals a LEFT JOIN children c ON c.id = a.child_id"
         " LEFT JOIN tunings t ON t.proposal_id = a.id AND t.evaluations > 0 LEFT JOIN programs g ON g.sha = c.sha"
-        " LEFT JOIN children p ON p.id = c.parent_id LEFT JOIN programs h ON h.sha = p.sha"
+        " LEFT JOIN children p ON p.id = c.parent_id"
         " WHERE a.kind = 'policy' ORDER BY coalesce(c.time, a.time), a.id"
     )
     names = [column[0] for column in cursor.description]
     for values in cursor:
         row = dict(zip(names, values, strict=True))
-        tuned = row["of"] is not None and made_by(row, row["parent_structure"]).startswith(TUNING)
+        tuned = row["of"] is not None and made_by(row).startswith(TUNING)
         moves = json.loads(row["moves"] or "null") or [row["model"] or "unknown"]
         score = row["score"] if row["outcome"] == "stored" else None
         better = score is not None and row["before"] is not None and score > row["before"]
-        leads = better and score > best
-        best = max(best, score) if score is not None else best
+        leads = score is not None and (top is None or score > top)
+        top = score if leads else top
         for name in {TUNING} if tuned else set(map(str, moves)) | ({TUNING} if row["of"] == "child" else set()):
             entry = counts.setdefault(name, [0, 0, 0, 0])
             for place, hit in enumerate((True, row["outcome"] == "stored", better, leads)):

@@ -21,7 +21,7 @@ STATES = {
 
 def describe(found: Summary) -> str:
     """Return all of it, part by part."""
-    parts = [_head(found), _curve(found), _proposals(found), _rejections(found), _makers(found)]
+    parts = [_head(found), _curve(found), _proposals(found), _rejections(found), _operator(found), _makers(found)]
     parts += [_diversity(found), _lineage(found.steps), _damage(found)]
     return "\n\n".join(part for part in parts if part)
 
@@ -51,7 +51,7 @@ def _curve(found: Summary) -> str:
          f"{best.score:+.4f}", best.by]
         for best in found.curve
     ]  # fmt: skip
-    return f"BEST SO FAR\n{table(['evaluations', 'seconds', 'iteration', 'score', 'made by'], rows)}"
+    return f"BEST SO FAR\n{table(['evaluations', 'seconds', 'iteration', 'score', 'made by'], rows, 'rrrrl')}"
 
 
 def _proposals(found: Summary) -> str:
@@ -66,7 +66,14 @@ def _rejections(found: Summary) -> str:
         return ""
     rows = [[count, stage, _cut(reason)] for stage, reason, count in found.rejections[:SHOWN]]
     more = len(found.rejections) - SHOWN
-    return f"REASONS OF REJECTION\n{table(['count', 'stage', 'reason'], rows)}" + (f"\n{more} more" * (more > 0))
+    return f"REASONS OF REJECTION\n{table(['count', 'stage', 'reason'], rows, 'rll')}" + (f"\n{more} more" * (more > 0))
+
+
+def _operator(found: Summary) -> str:
+    if not found.operator:
+        return ""
+    rows = [[name, f"{spent['count']:,.0f}", f"{spent['seconds']:.1f}"] for name, spent in found.operator.items()]
+    return f"INSIDE THE OPERATOR, before it answered\n{table(['what', 'count', 'seconds'], rows)}"
 
 
 def _makers(found: Summary) -> str:
@@ -80,8 +87,8 @@ def _makers(found: Summary) -> str:
 def _diversity(found: Summary) -> str:
     kinds = found.diversity
     lines = [
-        f"{kinds['evaluated']} programs evaluated: {kinds['programs']} distinct, {kinds['structures']} but for numbers, "
-        f"{kinds['behaviours']} behaviours (hit tokens of every cell); {kinds['migrations']} migrations"
+        f"{kinds['evaluated']} programs evaluated: {kinds['programs']} distinct, {kinds['structures']} but for numbers,"
+        f" {kinds['behaviours']} behaviours (hit tokens of every cell); {kinds['migrations']} migrations"
     ]
     if found.grid:
         grid = found.grid.to_dict()
@@ -106,7 +113,8 @@ def _step(step: Step) -> str:
     place = "" if step.iteration is None else f"iteration {step.iteration}, "
     place += "" if step.island is None else f"island {step.island}, "
     gain = "" if step.gain is None else f" ({step.gain:+.4f})"
-    moved = f"; its parent had migrated to island {', '.join(map(str, step.migrated))}" if step.migrated else ""
+    moved = "" if step.base is None else f"; from the program of iteration {step.base}"
+    moved += f"; its parent had migrated to island {', '.join(map(str, step.migrated))}" if step.migrated else ""
     body = "\n".join(f"    {line}".rstrip() for line in step.diff.splitlines())
     return f"{place}{step.by}: {_score(step.score)}{gain}{moved}\n{body}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.plotting import GRID, INK, MUTED, load, new_figure, save, thousands
+from sim.score import LOWEST
 
 if TYPE_CHECKING:
     from sim.history.grid import Grid
@@ -36,8 +37,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
-REFUSED = -0.9
-"""Scores up to this one say that a program was refused, or stopped after the first cell."""
 MOST_STEPS, MOST_REASONS, MOST_ISLANDS = 30, 10, 8
 _LABEL = 48
 
@@ -170,7 +169,7 @@ def _panel(axes: Any, grid: Grid, cells: dict[tuple[int, ...], float | None], re
     axes.set_facecolor("#f4f4f4")
     for (row, column), score in best.items():
         strong = abs(score) > 0.6 * reach
-        text = "×" if score <= REFUSED else f"{score:+.3f}"
+        text = "×" if score <= LOWEST else f"{score:+.3f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if strong else INK)
     axes.set_xticks([column - 0.5 for column in range(width + 1)], minor=True)
     axes.set_yticks([row - 0.5 for row in range(height + 1)], minor=True)

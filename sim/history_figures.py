@@ -93,10 +93,8 @@ def _best_so_far(found: Summary) -> Any:
 
 
 def _floor(scores: list[float], best: list[float]) -> float:
-    """Return the least score to show: most of them, not those so bad that the rest would be one line."""
-    ordered = sorted(scores)
-    reach = max(best[-1] - best[0], best[-1] - ordered[len(ordered) // 3], 0.005)
-    return max(ordered[0], best[-1] - 2.5 * reach)
+    """Return the least score to show: far below the curve, it would be a line."""
+    return max(min(scores), best[0] - 1.5 * max(best[-1] - best[0], 0.005))
 
 
 def _proposals(found: Summary) -> Any:

@@ -381,7 +381,7 @@ def test_steps_of_the_operator_start_from_what_it_varied(run: Path) -> None:
     (run / "llm.jsonl").unlink()
     children = {child["iteration"]: child for child in map(json.loads, exported(run))}
     last, other = children[8], children[7]
-    entry = {"call": 1, "time": last["timestamp"] - 0.01, "kind": "policy", "moves": ["constant"]}
+    entry = {"call": 1, "time": last["timestamp"] - 0.01, "kind": "policy", "moves": ["leader", "constant"]}
     entry["source"] = last["child_code"]
     (run / "operator.jsonl").write_text(json.dumps(entry) + "\n")
     ingest(run)

@@ -16,7 +16,8 @@ from sim.history.rows import CODES, SAID
 from workloads.atomic import atomic_write
 
 _ROW = (
-    "SELECT id, origin, iteration, time, parent_id, sha, metrics, generation, island, artifacts, metadata, answer_sha"
+    "SELECT id, origin, iteration, time, parent_id, sha, metrics, generation, island, artifacts_sha, metadata,"
+    " answer_sha"
 )
 _ROW += " FROM children"
 
@@ -64,6 +65,8 @@ def _unpacked(connection: sqlite3.Connection, record: dict[str, Any]) -> dict[st
     for key in SAID:
         if isinstance(record.get(key), str):
             record[key] = _text(connection, record[key])
+    if isinstance(record.get("artifacts"), str):
+        record["artifacts"] = json.loads(_text(connection, record["artifacts"]))
     if isinstance(record.get("prompt"), dict):
         record["prompt"] = {key: sha and _text(connection, sha) for key, sha in record["prompt"].items()}
     return record
@@ -83,7 +86,8 @@ def _built(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, An
         "parent_code": _source(connection, parent[1]) if parent and parent[1] else None,
         "child_code": _source(connection, sha) if sha else None,
         "llm_response": _text(connection, answer) if answer else None, "improvement_delta": gains,
-        "island_id": island, "generation": generation, "artifacts": json.loads(artifacts or "null"),
+        "island_id": island, "generation": generation,
+        "artifacts": json.loads(_text(connection, artifacts)) if artifacts else None,
         "metadata": kept | {"kvevolve": {"found_in": origin}},
     }  # fmt: skip
     return {key: value for key, value in record.items() if value is not None}

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 _DIFF_CONTEXT = 1
+_REMEMBERED = {"leader", "restart"}
+"""Moves of the operator that put another program in the place of the engine's parent."""
 _TOKEN = re.compile(r"\w+(?:\.\w+)*|\S")
 
 
@@ -87,7 +89,7 @@ def lineage(connection: sqlite3.Connection, child_id: str) -> list[Step]:
     """Return the steps from the first known ancestor to a child.
 
     The keyless operator varies the program the engine shows, or a better one that it remembers. Where its log does not
-    name that (`base`, a fingerprint), it is taken to be the earlier program with the fewest other tokens.
+    name that (`base`, a fingerprint), the earlier program with the fewest other tokens is taken for it.
     """
     steps: list[Step] = []
     seen: set[str] = set()
@@ -107,14 +109,16 @@ def lineage(connection: sqlite3.Connection, child_id: str) -> list[Step]:
 
 def _base(connection: sqlite3.Connection, row: dict[str, Any], engines: str | None) -> str | None:
     """Return the program that was varied to make a child; the engine's parent is the first choice."""
-    if row["log"] != "operator" or row["source"] is None or engines is None:
+    details = json.loads(row["details"] or "{}")
+    remembers = bool({"base", "screened"} & details.keys() or _REMEMBERED & set(json.loads(row["moves"] or "[]")))
+    if not remembers or row["source"] is None or engines is None:
         return engines
     found = connection.execute(
         "SELECT c.id, p.source, p.fingerprint FROM children c JOIN programs p ON p.sha = c.sha"
         " WHERE NOT c.migrant AND c.time < ? AND c.valid ORDER BY c.id != ?, c.score DESC, c.time",
         (row["time"], engines),
     ).fetchall()
-    named = json.loads(row["details"]).get("base")
+    named = details.get("base")
     if named is not None:
         return next((str(child) for child, _, mark in found if mark == named), engines)
     tokens = _tokens(row["source"])

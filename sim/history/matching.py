@@ -164,23 +164,24 @@ def _evaluate(connection: sqlite3.Connection) -> None:
     for number, sha, time in connection.execute("SELECT id, sha, time FROM evaluations ORDER BY time, id"):
         journal[sha].append((number, time))
     found = connection.execute(
-        "SELECT id, sha, time, metrics, artifacts, score, valid, stage, reason, origin FROM children"
-        " WHERE NOT migrant ORDER BY time, id"
+        "SELECT c.id, c.sha, c.time, c.metrics, c.artifacts_sha, a.text, c.score, c.valid, c.stage, c.reason, c.origin"
+        " FROM children c LEFT JOIN texts a ON a.sha = c.artifacts_sha"
+        " WHERE NOT c.migrant ORDER BY c.time, c.id"
     ).fetchall()
-    for place, (child_id, sha, time, metrics, artifacts, score, valid, stage, reason, origin) in enumerate(found):
+    for place, (child_id, sha, time, metrics, said, artifacts, score, valid, stage, reason, origin) in enumerate(found):
         entries = journal.get(sha or "", [])
         known = entries.pop(0)[0] if len(entries) > 1 else entries[0][0] if entries else None
         if known is None:
             acts = behaviour(stage, _acts(json.loads(metrics)), json.loads(artifacts or "null"), None)
             known = connection.execute(
-                "INSERT INTO evaluations (log, place, time, sha, stage, reason, valid, score, metrics, artifacts,"
+                "INSERT INTO evaluations (log, place, time, sha, stage, reason, valid, score, metrics, artifacts_sha,"
                 " behaviour) VALUES ('engine', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (place, time, sha, stage, reason, valid, score, metrics, artifacts, acts),
+                (place, time, sha, stage, reason, valid, score, metrics, said, acts),
             ).lastrowid
         elif origin == "log":
             connection.execute(
-                "UPDATE children SET (metrics, artifacts, score, valid, stage, reason) ="
-                " (SELECT metrics, artifacts, score, valid, stage, reason FROM evaluations WHERE id = ?) WHERE id = ?",
+                "UPDATE children SET (metrics, artifacts_sha, score, valid, stage, reason) = (SELECT metrics,"
+                " artifacts_sha, score, valid, stage, reason FROM evaluations WHERE id = ?) WHERE id = ?",
                 (known, child_id),
             )
         connection.execute("UPDATE children SET evaluation_id = ? WHERE id = ?", (known, child_id))

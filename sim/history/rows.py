@@ -68,6 +68,8 @@ class Rows:
         packed = dict(record)
         packed |= {key: self.program(text(record, key)) for key in CODES if key in record}
         packed |= {key: self.text(text(record, key)) for key in SAID if key in record}
+        if mapping(record, "artifacts") is not None:
+            packed["artifacts"] = self.text(json.dumps(record["artifacts"]))
         prompt = mapping(record, "prompt")
         if prompt is not None:
             packed["prompt"] = {key: self.text(text(prompt, key)) for key in prompt}
@@ -88,7 +90,7 @@ class Rows:
         if stored and ORIGINS.index(stored[0]) >= ORIGINS.index(origin):
             return
         kept = dict(row) | outcome(metrics or {}, artifacts) | {
-            "origin": origin, "metrics": as_json(metrics or {}), "artifacts": as_json(artifacts),
+            "origin": origin, "metrics": as_json(metrics or {}), "artifacts_sha": self.text(as_json(artifacts)),
             "metadata": as_json(metadata), "migrant": int(bool((metadata or {}).get("migrant"))),
         }  # fmt: skip
         self._insert("children", kept, "REPLACE")
@@ -149,7 +151,7 @@ class Rows:
         self._insert("evaluations", found | {
             "log": log, "place": place, "time": number(record, "time"),
             "sha": self.program(source) if source is not None else text(record, "source_sha"),
-            "panel": text(record, "panel"), "metrics": as_json(metrics), "artifacts": as_json(artifacts),
+            "panel": text(record, "panel"), "metrics": as_json(metrics), "artifacts_sha": self.text(as_json(artifacts)),
             "seconds": number(record, "seconds"), "cpu_seconds": number(record, "cpu_seconds"),
             "refs": whole(record, "refs"), "hit_tokens": as_json(hits), "cached": flag(record, "cached"),
             "behaviour": behaviour(found["stage"], metrics, artifacts, hits),

@@ -7,7 +7,7 @@ From the logs:
 
 - `programs`: every text of a program, once. `fingerprint` ignores comments and layout, `structure` ignores numbers
   too; both are NULL where the text is no Python.
-- `texts`: every prompt and answer, once.
+- `texts`: every prompt, every answer and the artifacts of every evaluation (JSON), once.
 - `children`: the programs of the engine, by its own ids: the seed (no `parent_id`), children, and copies made by
   migration (`migrant`, their `parent_id` is what was copied). `origin` says where it was found: "trace" (the engine's
   own record), "database", "checkpoint", "best", "parent" (only seen as the parent of a traced child), "log" (only named
@@ -44,7 +44,7 @@ TABLES = {
     "children": """
         id TEXT PRIMARY KEY, origin TEXT NOT NULL, iteration INTEGER, time REAL, parent_id TEXT, sha TEXT,
         score REAL, valid INTEGER, stage TEXT, reason TEXT, generation INTEGER, island INTEGER,
-        migrant INTEGER NOT NULL DEFAULT 0, metrics TEXT NOT NULL, artifacts TEXT, metadata TEXT,
+        migrant INTEGER NOT NULL DEFAULT 0, metrics TEXT NOT NULL, artifacts_sha TEXT, metadata TEXT,
         answer_sha TEXT, evaluation_id INTEGER""",
     "proposals": """
         id INTEGER PRIMARY KEY, log TEXT NOT NULL, place INTEGER NOT NULL, call INTEGER, time REAL, seconds REAL,
@@ -54,8 +54,8 @@ TABLES = {
         outcome TEXT, stage TEXT, reason TEXT, child_id TEXT, iteration INTEGER, UNIQUE (log, place)""",
     "evaluations": """
         id INTEGER PRIMARY KEY, log TEXT NOT NULL, place INTEGER NOT NULL, time REAL, sha TEXT, panel TEXT, stage TEXT,
-        reason TEXT, valid INTEGER, score REAL, metrics TEXT NOT NULL, artifacts TEXT, seconds REAL, cpu_seconds REAL,
-        refs INTEGER, hit_tokens TEXT, cached INTEGER, behaviour TEXT, UNIQUE (log, place)""",
+        reason TEXT, valid INTEGER, score REAL, metrics TEXT NOT NULL, artifacts_sha TEXT, seconds REAL,
+        cpu_seconds REAL, refs INTEGER, hit_tokens TEXT, cached INTEGER, behaviour TEXT, UNIQUE (log, place)""",
     "tunings": """
         id INTEGER PRIMARY KEY, proposal_id INTEGER, time REAL, of TEXT, evaluations INTEGER, start_score REAL,
         score REAL, details TEXT NOT NULL""",

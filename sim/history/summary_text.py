@@ -113,7 +113,7 @@ def _step(step: Step) -> str:
     place = "" if step.iteration is None else f"iteration {step.iteration}, "
     place += "" if step.island is None else f"island {step.island}, "
     gain = "" if step.gain is None else f" ({step.gain:+.4f})"
-    moved = "" if step.base is None else f"; from the program of iteration {step.base}"
+    moved = "" if step.base is None else f"; from iteration {step.base}, the nearest before"
     moved += f"; its parent had migrated to island {', '.join(map(str, step.migrated))}" if step.migrated else ""
     body = "\n".join(f"    {line}".rstrip() for line in step.diff.splitlines())
     return f"{place}{step.by}: {_score(step.score)}{gain}{moved}\n{body}"

@@ -104,7 +104,7 @@ def _proposals(found: Summary) -> Any:
     rest = sum(count for _, count in reasons[MOST_REASONS:])
     shown += [("other reasons", rest)] if rest else []
     heights = [len(came), len(shown)] if shown else [len(came)]
-    figure = new_figure(9.0, 0.5 + 0.4 * sum(heights) + 0.5 * len(heights), layout="constrained")
+    figure = new_figure(9.0, 0.7 + 0.42 * sum(heights) + 0.6 * len(heights), layout="constrained")
     grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=[height + 0.6 for height in heights])
     _bars(grid[0][0], came, [BLUE if name == "stored" else GREY for name, _ in came])
     grid[0][0].set_title(f"What came of {sum(count for _, count in came)} proposals · {Path(found.run).name}")

@@ -128,3 +128,19 @@ def test_children_that_are_their_own_ancestors(tmp_path: Path) -> None:
     assert found.curve[-1].score == 4.0
     assert [step.child_id for step in found.steps] == ["c"]
     assert [line for _, line, _ in found.damage] == [5]
+
+
+def test_an_iteration_lost_for_want_of_an_answer_is_counted_once(tmp_path: Path) -> None:
+    said = "LLM generation failed: Error code: 422 - {'error': {'message': 'no policy passes the gate here'}}"
+    (tmp_path / "openevolve.log").write_text(
+        "2026-01-01 10:00:00,000 - INFO - Starting process-based evolution from iteration 1 for 2 iterations\n"
+        f"2026-01-01 10:00:09,000 - WARNING - Iteration 1 error: {said}\n"
+        "2026-01-01 10:00:19,000 - WARNING - Iteration 2 error: No valid diffs found in response\n"
+        "2026-13-77 10:00:19,000 - WARNING - Iteration 3 error: at no time at all\n"
+    )
+    entry = {"call": 1, "time": 1.0, "error": "NoChild: no policy passes the gate here"}
+    (tmp_path / "operator.jsonl").write_text(json.dumps(entry) + "\n")
+    found = summary(tmp_path)
+    assert {name: count for name, count in found.outcomes.items() if count} == {"error": 1, "no valid diff": 1}
+    assert found.rejections[0][1] == said.replace("422", "#")
+    assert found.iterations["lost"] == 2

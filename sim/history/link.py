@@ -99,7 +99,14 @@ def _add_logged(connection: sqlite3.Connection) -> None:
 
 
 def _add_seed(connection: sqlite3.Connection) -> None:
-    """Add a seed that only the engine's log names: evaluated, never stored as a child, and somebody's parent."""
+    """Add a seed that only the engine's log names: evaluated, never stored as a child, and somebody's parent.
+
+    Of one known as a parent, the log says when it was evaluated: before its first child.
+    """
+    connection.execute(
+        "UPDATE children SET time = coalesce((SELECT min(time) FROM engine_events e WHERE e.event = 'evaluated'"
+        " AND e.child_id = children.id), time - 0.001) WHERE origin = 'parent' AND parent_id IS NULL"
+    )
     found = connection.execute(
         "SELECT child_id, time, metrics FROM engine_events WHERE event = 'evaluated' AND child_id NOT IN"
         " (SELECT id FROM children) AND child_id IN (SELECT parent_id FROM children) ORDER BY time, place"

@@ -241,10 +241,11 @@ def _add_lost(connection: sqlite3.Connection) -> None:
             " (prompt_tokens = ? AND completion_tokens = ?)) ORDER BY time DESC, id DESC",
             (time + _SLACK_S, prompt_tokens, prompt_tokens, completion_tokens),
         ).fetchall()
-        alike = [number for number, _, error in candidates if error and error in reason]
-        unknown = [number for number, outcome, error in candidates if not error and outcome in ("lost", "pending")]
-        chosen = (alike or unknown or [None])[0]
+        alike = [number for number, _, error in candidates if error and error.rpartition("Error: ")[2] in reason]
         outcome = "error" if reason.startswith("LLM ") else "no valid diff"
+        open_ones = ("error",) if outcome == "error" else ("lost", "pending")
+        unknown = [number for number, came, _ in candidates if came in open_ones]
+        chosen = (alike or unknown or [None])[0]
         if chosen is not None:
             connection.execute(
                 "UPDATE proposals SET outcome = CASE WHEN failure IS NULL THEN ? ELSE outcome END, reason = ?,"

@@ -106,7 +106,8 @@ def _diversity(found: Summary) -> str:
 def _lineage(steps: list[Step]) -> str:
     if not steps:
         return ""
-    return "\n\n".join([f"THE WAY TO THE WINNER, {len(steps) - 1} steps", *map(_step, steps)])
+    count = len(steps) - 1
+    return "\n\n".join([f"THE WAY TO THE WINNER, {count} step{'s' * (count != 1)}", *map(_step, steps)])
 
 
 def _step(step: Step) -> str:

@@ -18,6 +18,7 @@ from sim.comparison import Comparison, compare
 from sim.engine_run import run_engine
 from sim.evaluation import Evaluator
 from sim.fitness import training_objective
+from sim.history import ingest
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.population import Rebuilt, rebuild
@@ -132,7 +133,16 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
         "validation": validation.to_dict(),
     }
     write_json(run.provenance, content)
+    _keep_record(run, say)
     return Finished(run, best, validation, report)
+
+
+def _keep_record(run: RunDir, say: Say) -> None:
+    """Build the run's store; without one the run is no less done."""
+    try:
+        ingest(run.root)
+    except (OSError, ValueError) as error:
+        say(f"the record of the run is not built: {error}; `kvevolve history {run.root}` tries again")
 
 
 def _on_its_panel(job: Job, run: RunDir, resume: bool) -> tuple[Job, Evaluator]:
@@ -270,5 +280,6 @@ def _report(job: Job, run: RunDir, best: Policy, validation: Comparison) -> str:
             f"  {run.provenance.name}: versions, panel, seed, scores",
             f"  {run.databases.name}/: every stored program   {run.trace.name}: as the engine traced them",
             f"  {journal.FILE}: every evaluation   {run.log.name}: the engine's log",
+            f"kvevolve history {run.root}: every proposal, what came of it, the way to the winner",
         ]
     )

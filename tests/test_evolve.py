@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sim import journal, jsonlines
+from sim.history import STORE, opened, summarise
 from sim.rundir import RunDir, keyless, resolve_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def test_evolve_reports_and_records(tmp_path: Path) -> None:
     done = subprocess.run(command(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stderr
-    for part in ("TRAINING", "VALIDATION", "DIFF OF THE BEST POLICY", "optimum", "outputs:"):
+    for part in ("TRAINING", "VALIDATION", "DIFF OF THE BEST POLICY", "optimum", "outputs:", "kvevolve history"):
         assert part in done.stdout
     run = only_run(tmp_path)
     provenance = json.loads(run.provenance.read_text())
@@ -58,6 +59,11 @@ def test_evolve_reports_and_records(tmp_path: Path) -> None:
     assert provenance["train"]["valid"] == 1.0
     trained = max(child["child_metrics"]["combined_score"] for child in run.children())
     assert provenance["train"]["combined_score"] >= trained - 0.2
+    with opened(run.root / STORE) as store:
+        found = summarise(store, run.root)
+    assert found.state == "finished"
+    assert found.iterations["stored"] == sum(found.outcomes.values()) == 6
+    assert all(maker.name != "unknown" for maker in found.makers)
 
 
 def evaluated(run: RunDir) -> dict[str, int]:

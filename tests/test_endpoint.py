@@ -336,7 +336,7 @@ from sim.policy.program import Policy
 def evaluate(path):
     policy = Policy.from_file(path)
     score = 0.2 + (policy.nodes * 7 % 23) / 50
-    return {{"combined_score": score, "complexity_nodes": float(policy.nodes), "evictions_per_access": score / 2}}
+    return {{"combined_score": score, "capacity_tilt": float(policy.nodes), "refused_share": score / 2}}
 """
 
 OBJECTIVE = """

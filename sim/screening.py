@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from sim.evaluation import Evaluator
+from sim.fitness import TrainingObjective
 from sim.isolation import Limits
+from sim.marks import load_marks
+from workloads.panel import load_panel
+from workloads.panel_reduction import reduced
 
 MOST_REFS = 500_000
 """Block references of each trace: of the three recorded ones two whole, and a sixth of the third."""
@@ -58,6 +62,13 @@ class Screen:
     def close(self) -> None:
         """Stop the process that runs policies."""
         self._evaluator.close()
+
+
+@cache
+def screening_objective() -> TrainingObjective:
+    """Return the score on the reduced training panel as an objective for tuners, in this process, not isolated."""
+    panel = load_panel("train", os.environ.get("KVEVOLVE_PANEL", "auto"))
+    return TrainingObjective(load_marks(reduced(panel, MOST_REFS)))
 
 
 @cache

@@ -81,11 +81,11 @@ class Breeder:
         self.lineages = Lineages(settings.restart_after, settings.taboo_distance)
         self.seen: set[str] = set()
         self._moves: dict[str, tuple[str, ...]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._screen: Screen | None = None
 
-    def note(self, source: str, score: float | None) -> None:
-        """Remember a program that a prompt shows, with its score."""
+    def note(self, source: str, score: float | None, screened: float | None = None) -> None:
+        """Remember a program that a prompt shows, with its score, or that a tuner made, with what it scored there."""
         try:
             mark = fingerprint(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -96,8 +96,8 @@ class Breeder:
             if known is None:
                 known = self.memory.add(Known(source, mark, _behaviour(source), lineage=self.lineages.current & ~1))
             known.sent = True
-            if score is not None:
-                known.score = score
+            known.score = known.score if score is None else score
+            known.screened = known.screened if screened is None else screened
 
     def breed(self, parent: str, partners: Sequence[Partner], rng: random.Random, size: float, ledger: Ledger) -> Child:
         """Return a child of the engine's parent, or of a better program, that does what none did before.
@@ -128,12 +128,13 @@ class Breeder:
             policy = Policy.from_source(_framed(chosen.source, parent))
             return Child(policy, self._moves[chosen.mark], chosen.lineage, chosen.screened)
 
-    def start_screen(self) -> None:
-        """Load the screen, if one is set, before the first request needs it."""
-        if self._screen is None and self.settings.screen_children > 0:
-            module, _, name = self.settings.screen.partition(":")
-            factory: Callable[[], Screen] = getattr(importlib.import_module(module), name)
-            self._screen = factory()
+    def _loaded_screen(self) -> Screen:
+        with self._loading:
+            if self._screen is None:
+                module, _, name = self.settings.screen.partition(":")
+                factory: Callable[[], Screen] = getattr(importlib.import_module(module), name)
+                self._screen = factory()
+            return self._screen
 
     def _novel(
         self, parent: str, partners: Sequence[Partner], rng: random.Random, size: float, ledger: Ledger
@@ -186,11 +187,10 @@ class Breeder:
         return self.memory.ranked()[:count]
 
     def _screened(self, candidates: Iterable[Known], ledger: Ledger) -> None:
-        self.start_screen()
-        assert self._screen is not None
+        screen = self._loaded_screen()
         for item in candidates:
             with ledger.timed("screened"):
-                found = self._screen.measure(item.source)
+                found = screen.measure(item.source)
             ledger.add("screened")
             ledger.add("refs screened", found.refs)
             item.screened = found.score

@@ -156,7 +156,7 @@ def lines(kind: Kind) -> Iterator[Line]:
 
 def _search_section() -> Iterator[Line]:
     why = {
-        "tune_fraction": "how often the best program, once each, gets its constants tuned (CMA-ES, training panel)",
+        "tune_fraction": "how often the best program, once each, gets its constants tuned (CMA-ES, reduced panel)",
         "tune_evaluations": "evaluations per tuned answer at most",
         "tune_total": "evaluations per run at most, so that tuning does not dominate it",
         "tune_seconds": "no further evaluation of a tuned answer starts after this",

@@ -40,7 +40,7 @@ class Behaviour:
 
     Attributes:
         ranks: int16 (moments, SHOWN): position of each candidate in the order of eviction; -1 for none.
-        admitted: For each missing block asked about, whether it may enter.
+        admitted: For each missing block, 1 if it may enter.
         mark: Hash of both; equal for policies that behave alike.
     """
 
@@ -53,8 +53,7 @@ class Behaviour:
         shown = self.ranks >= 0
         ranks = np.abs(self.ranks[shown].astype(float) - other.ranks[shown]).mean() / SHOWN
         one, two = (np.frombuffer(item.admitted, np.uint8) for item in (self, other))
-        same_length = one.size == two.size
-        return float(max(ranks, np.mean(one != two) if same_length and one.size else float(not same_length)))
+        return float(max(ranks, np.mean(one != two)))
 
 
 def behaviour(policy: Policy) -> Behaviour:
@@ -105,21 +104,26 @@ class _Run:
         if self.hooked:
             for block, values in moment.hits:
                 self._call(self.on_hit, self._record(block, values), self.request)
-        open_ = True
-        if self.admit:
-            for block, values in moment.missing:
-                open_ = bool(self._call(self.admit, self._record(block, values), self.request))
-                self.admitted.append(open_)
-                if not open_:
-                    break
+        entered = self._enter(moment)
         if self.hooked:
             for block, values in moment.evicted:
                 self._call(self.on_evict, self._record(block, values))
-            for block, values in moment.missing if open_ else ():
+            for block, values in moment.missing[:entered]:
                 self._call(self.on_insert, self._record(block, values), self.request)
         if self.touch:
-            for block, values in (*moment.hits, *moment.missing):
+            for block, values in moment.released:
                 self.kept[block] = self._call(self.priority, self._record(block, values))
+
+    def _enter(self, moment: Moment) -> int:
+        """Ask for admission until the first refusal, as the engine does; return how many blocks enter."""
+        entered = 0
+        while entered < len(moment.missing):
+            block, values = moment.missing[entered]
+            if self.admit and not self._call(self.admit, self._record(block, values), self.request):
+                break
+            entered += 1
+        self.admitted += bytes([1] * entered + [0] * (len(moment.missing) - entered))
+        return entered
 
     def _rank(self, shown: list[tuple[int, Values]]) -> None:
         if self.touch:

@@ -1,8 +1,8 @@
 """A few thousand block references under LRU, written down once: what every probed policy is shown.
 
-Three small caches stand for larger ones: of the traffic one request in `thinned` is there, and of its blocks one in
+One small cache, and three that stand for larger ones: there, one request of several is left, and of its blocks one in
 `stride`, so that ages, depths and capacities are those of real caches. Knows the public fields of the contract; must
-not know policies. Tenants, types and priorities are 0, as in most recorded traffic.
+not know policies. Tenants and priorities are 0, turns and types known in one cache, as in recorded traffic.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ Values = dict[str, float]
 REQUESTS = 110
 SHOWN = 36
 """Most candidates of a moment."""
+ORIGIN = 300_000.0
+"""Where clocks begin: far from 0, as in an evaluation."""
 _WARM, _EVERY = 24, 4
 _AVERAGE = 16.0
 _BLOCK_TOKENS = 512.0
@@ -26,16 +28,17 @@ _BLOCK_TOKENS = 512.0
 
 @dataclass(frozen=True)
 class Regime:
-    """A small cache that stands for a large one."""
+    """A small cache that may stand for a large one; `labels` says whether turns and types are known."""
 
     requests_per_request: float
     stride: float
     capacity: int
-    turns: bool
+    labels: bool
     seconds_per_step: float
 
 
 REGIMES = (
+    Regime(1.0, 1.0, 90, False, 0.3),
     Regime(3.0, 2.0, 70, False, 0.3),
     Regime(12.0, 8.0, 140, True, 2.0),
     Regime(40.0, 4.0, 320, False, 0.3),
@@ -53,6 +56,7 @@ class Moment:
         hits: (block, fields) found, first to last.
         missing: (block, fields) not found, first to last.
         evicted: (block, fields) that leave between the hits and the insertions.
+        released: (block, fields) of the request's blocks when it has released them, last to first.
     """
 
     cache: Values
@@ -61,6 +65,7 @@ class Moment:
     hits: list[tuple[int, Values]] = field(default_factory=list)
     missing: list[tuple[int, Values]] = field(default_factory=list)
     evicted: list[tuple[int, Values]] = field(default_factory=list)
+    released: list[tuple[int, Values]] = field(default_factory=list)
 
 
 @remembered
@@ -100,11 +105,13 @@ class _Recorder:
         self.records: dict[int, Values] = {}
         self.resident: dict[int, None] = {}
         """In LRU order."""
-        self.released = 0.0
+        self.released = ORIGIN
         self.looked_up = self.found = 0
+        self.kind = 0.0
         self.cache: Values = {name: 0.0 for name in _public(fields.CACHE)}
         scale = regime.requests_per_request * regime.stride
         self.cache |= {"capacity_blocks": regime.capacity * scale, "block_tokens": _BLOCK_TOKENS}
+        self.cache |= {"now": ORIGIN, "now_s": ORIGIN}
 
     def run(self, seed: int) -> Iterator[Moment]:
         rng = random.Random(f"probe/{seed}")
@@ -113,13 +120,14 @@ class _Recorder:
             self.cache["now"] += steps
             self.cache["now_s"] += steps * self.regime.seconds_per_step * rng.expovariate(1.0)
             blocks = [self.numbers.setdefault(key, len(self.numbers)) for key in prompt]
-            yield self._request(index, blocks, turn if self.regime.turns else 0)
+            self.kind = float(prompt[-1][0] % 3) if self.regime.labels else 0.0
+            yield self._request(index, blocks, turn if self.regime.labels else 0)
 
     def _request(self, index: int, blocks: list[int], turn: int) -> Moment:
         stride = self.regime.stride
         hits = next((i for i, block in enumerate(blocks) if block not in self.resident), len(blocks) - 1)
         request = dict.fromkeys(_public(fields.REQUEST), 0.0)
-        request |= {"blocks": len(blocks) * stride, "hit_blocks": hits * stride, "turn": float(turn)}
+        request |= {"blocks": len(blocks) * stride, "hit_blocks": hits * stride, "turn": float(turn), "type": self.kind}
         request["input_tokens"] = request["blocks"] * _BLOCK_TOKENS + 200.0
         moment = Moment(dict(self.cache), request)
         if index >= _WARM and index % _EVERY == 0:
@@ -137,7 +145,7 @@ class _Recorder:
         for _, record in moment.missing:
             record |= {"inserted": self.cache["now"], "inserted_s": self.cache["now_s"], "hits": 0.0}
         moment.missing = [(block, dict(record)) for block, record in moment.missing]
-        self._release(blocks)
+        moment.released = list(self._release(blocks))
         self._average(len(blocks), hits, len(moment.evicted))
         return moment
 
@@ -150,6 +158,7 @@ class _Recorder:
         else:
             record |= {"gap": now - record["last_access"], "gap_s": now_s - record["last_access_s"]}
         record |= {"last_access": now, "last_access_s": now_s, "seen": record["seen"] + 1.0, "turn": turn}
+        record["type"] = self.kind
         return record
 
     def _make_room(self, used: set[int], entering: int) -> Iterator[tuple[int, Values]]:
@@ -158,12 +167,13 @@ class _Recorder:
             del self.resident[block]
             yield block, dict(self.records[block])
 
-    def _release(self, blocks: list[int]) -> None:
+    def _release(self, blocks: list[int]) -> Iterator[tuple[int, Values]]:
         for block in reversed(blocks):
             self.resident.pop(block, None)
             self.resident[block] = None
             self.released += self.regime.stride * self.regime.requests_per_request
             self.records[block]["released"] = self.released
+            yield block, dict(self.records[block])
 
     def _average(self, full: int, hits: int, evicted: int) -> None:
         stride, now = self.regime.stride, self.cache

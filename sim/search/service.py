@@ -217,7 +217,7 @@ class Service:
                 "left": self.evaluations_left,
             }
         known = mark in self.breeder.seen
-        self.breeder.note(result.policy.source, result.score)
+        self.breeder.note(result.policy.source, None, result.score)
         return child if champion and known else result.policy
 
     def _load_objective(self) -> Objective:

@@ -40,11 +40,11 @@ class Settings:
     seed: int = 42
     max_nodes: int = 120
     tune_fraction: float = 0.5
-    tune_evaluations: int = 24
-    tune_total: int = 96
+    tune_evaluations: int = 48
+    tune_total: int = 144
     tune_seconds: float = 10.0
-    objective: str = "sim.fitness:training_objective"
-    screen_children: int = 4
+    objective: str = "sim.screening:screening_objective"
+    screen_children: int = 3
     explore: float = 0.15
     restart_after: int = 15
     taboo_distance: float = 0.05

@@ -95,7 +95,7 @@ class Evaluator:
         self.marks: Marks = load_marks(self.panel)
         self.baselines = self.marks.baseline_scores()
         self.limits = limits
-        arguments = {"split": split, "which": self.panel.which, "fingerprint": self.panel.fingerprint}
+        arguments: dict[str, Any] = {"split": split, "which": self.panel.which, "fingerprint": self.panel.fingerprint}
         arguments |= {} if most_refs is None else {"most_refs": most_refs}
         self.zygote = Zygote("sim.worker:load", arguments, start_timeout_s=180)
 

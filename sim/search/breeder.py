@@ -81,6 +81,8 @@ class Breeder:
         self.lineages = Lineages(settings.restart_after, settings.taboo_distance)
         self.seen: set[str] = set()
         self._moves: dict[str, tuple[str, ...]] = {}
+        self._busy: set[str] = set()
+        """Children other threads are about to choose from."""
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._screen: Screen | None = None
 
@@ -117,13 +119,15 @@ class Breeder:
             candidates = [
                 self._novel(parent, partners, rng, size, ledger) for _ in range(max(1, self.settings.screen_children))
             ]
+            self._busy |= {item.mark for item in candidates}
             if restarted:
                 ledger.add("restart")
         if self.settings.screen_children > 0:
             self._screened(candidates, ledger)
         with self._lock:
-            chosen = self._choose(parent, candidates, rng)
+            chosen = self._choose(candidates, rng)
             chosen.sent = True
+            self._busy -= {item.mark for item in candidates}
             ledger.add("screened out", sum(item is not chosen for item in candidates))
             policy = Policy.from_source(_framed(chosen.source, parent))
             return Child(policy, self._moves[chosen.mark], chosen.lineage, chosen.screened)
@@ -195,11 +199,11 @@ class Breeder:
             ledger.add("refs screened", found.refs)
             item.screened = found.score
 
-    def _choose(self, parent: str, candidates: list[Known], rng: random.Random) -> Known:
+    def _choose(self, candidates: list[Known], rng: random.Random) -> Known:
         """Return the best on the screen of these and of those that waited; now and then any of these."""
         if self.settings.screen_children <= 0 or rng.random() < self.settings.explore:
             return rng.choice(candidates)
-        waiting = [item for item in self.lineages.members(self.memory) if not item.sent and item.screened is not None]
+        waiting = [item for item in self.lineages.members(self.memory) if not item.sent and item.mark not in self._busy]
         every = [item for item in (*candidates, *waiting) if item.screened is not None]
         return max(every, key=lambda item: item.screened or 0.0)
 

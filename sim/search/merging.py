@@ -43,8 +43,9 @@ def _alike(one: ast.expr, two: ast.expr) -> bool:
 
 def adopt_admission(v: Variation) -> bool:
     """Take a partner's `admit` with the hooks it lives on, in slots of their own."""
-    donor = v.donor()
-    if donor is None or "admit" not in donor.functions:
+    refusing = [(genome, share) for genome, share in v.partners if "admit" in genome.functions]
+    donor = Variation(v.genome, refusing, v.rng).donor()
+    if donor is None:
         return False
     trial = v.genome.copy()
     if not _renamed(trial, donor) or not bring_names(trial, donor):

@@ -59,7 +59,7 @@ _MOTIFS: Moves = {
     "blend": (merging.blend, 0.03),
     "adopt_admission": (merging.adopt_admission, 0.03),
 }
-MOVES: Moves = {name: move for name, move in PLAIN_MOVES.items() if name != "neutral"} | _MOTIFS
+MOVES: Moves = {**{name: move for name, move in PLAIN_MOVES.items() if name != "neutral"}, **_MOTIFS}
 """All moves that can change what a policy does."""
 
 DEFAULT_MAX_NODES = 120

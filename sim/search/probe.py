@@ -11,8 +11,9 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,15 +67,33 @@ def behaviour(policy: Policy) -> Behaviour:
         raise Unsound("one call may take too many steps to be probed")
     ranks: list[npt.NDArray[np.int16]] = []
     admitted = bytearray()
-    for history in histories():
+    for index in range(len(histories())):
         run = _Run(policy)
-        for moment in history:
-            run.serve(moment)
+        for moment, still in zip(histories()[index], _still(index), strict=True):
+            run.serve(moment, still)
         ranks += run.ranks
         admitted += run.admitted
     table = np.stack(ranks)
     mark = hashlib.sha256(table.tobytes() + bytes(admitted)).hexdigest()[:16]
     return Behaviour(table, bytes(admitted), mark)
+
+
+class Still(NamedTuple):
+    """Records of one moment that nothing changes."""
+
+    shown: list[SimpleNamespace]
+    missing: list[SimpleNamespace]
+
+
+@cache
+def _still(index: int) -> tuple[Still, ...]:
+    """Return, for each moment of a history, the records a policy without hooks is shown."""
+    moments = histories()[index]
+    return tuple(Still(_records(moment.shown), _records(moment.missing)) for moment in moments)
+
+
+def _records(shown: list[tuple[int, Values]]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(**_BLANK_BLOCK, **values) for _, values in shown]
 
 
 class _Run:
@@ -95,41 +114,48 @@ class _Run:
         self.ranks: list[npt.NDArray[np.int16]] = []
         self.admitted = bytearray()
 
-    def serve(self, moment: Moment) -> None:
-        """Rank the candidates of a moment, then call the hooks as the engine does."""
+    def serve(self, moment: Moment, still: Still) -> None:
+        """Rank the candidates of a moment, then call the hooks as the engine does.
+
+        Args:
+            moment: What happens.
+            still: The same records for a policy without hooks, which writes no slot.
+        """
         vars(self.cache).update(moment.cache)
         vars(self.request).update(moment.request)
         if moment.shown:
-            self._rank(moment.shown)
-        if self.hooked:
+            self._rank(moment.shown, still.shown)
+        if self.on_hit:
             for block, values in moment.hits:
                 self._call(self.on_hit, self._record(block, values), self.request)
-        entered = self._enter(moment)
-        if self.hooked:
+        entered = self._enter(moment, still)
+        if self.on_evict:
             for block, values in moment.evicted:
                 self._call(self.on_evict, self._record(block, values))
+        if self.on_insert:
             for block, values in moment.missing[:entered]:
                 self._call(self.on_insert, self._record(block, values), self.request)
         if self.touch:
             for block, values in moment.released:
                 self.kept[block] = self._call(self.priority, self._record(block, values))
 
-    def _enter(self, moment: Moment) -> int:
+    def _enter(self, moment: Moment, still: Still) -> int:
         """Ask for admission until the first refusal, as the engine does; return how many blocks enter."""
         entered = 0
         while entered < len(moment.missing):
-            block, values = moment.missing[entered]
-            if self.admit and not self._call(self.admit, self._record(block, values), self.request):
+            record = self._record(*moment.missing[entered]) if self.hooked else still.missing[entered]
+            if self.admit and not self._call(self.admit, record, self.request):
                 break
             entered += 1
         self.admitted += bytes([1] * entered + [0] * (len(moment.missing) - entered))
         return entered
 
-    def _rank(self, shown: list[tuple[int, Values]]) -> None:
+    def _rank(self, shown: list[tuple[int, Values]], still: list[SimpleNamespace]) -> None:
         if self.touch:
             scores = [self.kept.get(block, 0.0) for block, _ in shown]
         else:
-            scores = [self._call(self.priority, self._record(block, values)) for block, values in shown]
+            records = [self._record(block, values) for block, values in shown] if self.hooked else still
+            scores = [self._call(self.priority, record) for record in records]
         if not all(map(math.isfinite, scores)):
             raise Unsound("a score is not finite")
         ranks = np.full(SHOWN, -1, np.int16)

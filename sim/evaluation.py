@@ -21,9 +21,10 @@ from sim.core.replay import COUNTERS
 from sim.isolation import Limits, Outcome, Zygote
 from sim.marks import Marks, load_marks
 from sim.policy.language import MAX_SOURCE_BYTES
-from sim.score import LOWEST, REJECTED, Cell, Score, score
+from sim.score import LOWEST, REJECTED, Cell, Score, by_capacity, score
 from sim.worker import smoke_cell
 from workloads.panel import load_panel
+from workloads.panel_reduction import reduced
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,10 @@ METRICS = (
     "complexity_nodes",
     "evictions_per_access",
     "admitted_fraction",
+    "refused_share",
+    "scarce_gap_closed",
+    "ample_gap_closed",
+    "capacity_tilt",
     "valid",
 )
 """Every evaluation returns each of these as a float."""
@@ -78,19 +83,25 @@ class Evaluation:
 class Evaluator:
     """Scores candidates on one panel."""
 
-    def __init__(self, split: str = "train", which: str = "auto", limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, split: str = "train", which: str = "auto", limits: Limits = LIMITS, most_refs: int | None = None
+    ) -> None:
         """Load the panel and its marks, and prepare the zygote (started with the first candidate).
 
         Args:
             split: "train" or "validation".
             which: Name or file of the panel, see `workloads.panel.load_panel`.
             limits: Of each candidate.
+            most_refs: Score on the panel reduced to so many block references of each trace; None for the whole one.
         """
         self.panel = load_panel(split, which)
+        if most_refs is not None:
+            self.panel = reduced(self.panel, most_refs)
         self.marks: Marks = load_marks(self.panel)
         self.baselines = self.marks.baseline_scores()
         self.limits = limits
-        arguments = {"split": split, "which": self.panel.which, "fingerprint": self.panel.fingerprint}
+        arguments: dict[str, Any] = {"split": split, "which": self.panel.which, "fingerprint": self.panel.fingerprint}
+        arguments |= {} if most_refs is None else {"most_refs": most_refs}
         self.zygote = Zygote("sim.worker:load", arguments, start_timeout_s=180)
 
     def evaluate(self, program_path: str | Path, advice: bool = True) -> Evaluation:
@@ -190,6 +201,7 @@ class Evaluator:
             combined_score=result.combined,
             train_gap_closed=result.mean,
             worst_trace=result.worst_trace,
+            **by_capacity(cells),
         )
         return Evaluation(metrics | {"valid": 1.0}, artifacts, "panel", isolation, result, hit_tokens)
 
@@ -242,6 +254,8 @@ def _metrics(counts: Sequence[Mapping[str, int]], nodes: int, **known: float) ->
     known["complexity_nodes"] = float(nodes)
     known["evictions_per_access"] = total["evicted_blocks"] / max(total["looked_up_blocks"], 1)
     known["admitted_fraction"] = total["admitted_blocks"] / missing if missing else 1.0
+    out = total["evicted_blocks"] + total["bypassed_blocks"]
+    known["refused_share"] = total["bypassed_blocks"] / out if out else 0.0
     return {name: float(known.get(name, 0.0)) for name in METRICS}
 
 

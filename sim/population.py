@@ -21,7 +21,7 @@ from typing import Any
 
 from sim import journal, jsonlines
 from sim.rundir import RunDir
-from sim.search.memory import mark_of
+from sim.search.recall import mark_of
 from workloads.atomic import atomic_write
 
 _OPERATOR = "operator.jsonl"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import tanh
 
 SCORED_GAP = 0.01
 """A cell counts if LRU and the optimum differ by at least this share of the prompt tokens."""
@@ -99,6 +100,25 @@ def score(cells: Sequence[Cell], nodes: int) -> Score:
     size = NODE_CHARGE * nodes
     combined = (1.0 - WORST_WEIGHT) * mean + WORST_WEIGHT * by_trace[worst] - loss - size
     return Score(_squeezed(combined), mean, by_trace[worst], worst, loss, size, by_trace)
+
+
+def by_capacity(cells: Sequence[Cell]) -> dict[str, float]:
+    """Return where a policy is good: the gap closed at the smaller and the larger half of each trace's cache sizes.
+
+    Of the cells that count, each at least -1; the middle one of an odd number is in neither half.
+
+    Returns:
+        "scarce_gap_closed", "ample_gap_closed", 0 without such cells, and "capacity_tilt": tanh of three times the
+        first minus the second, so that the worst policies, far apart, leave the others room on a scale.
+    """
+    halves: tuple[list[float], list[float]] = ([], [])
+    for trace in {cell.trace: None for cell in cells}:
+        rungs = sorted((c for c in cells if c.trace == trace and c.counts), key=lambda cell: cell.capacity_blocks)
+        half = len(rungs) // 2
+        for values, part in zip(halves, (rungs[:half], rungs[len(rungs) - half :]), strict=True):
+            values += [max(cell.gap_closed, -1.0) for cell in part]
+    scarce, ample = (sum(values) / len(values) if values else 0.0 for values in halves)
+    return {"scarce_gap_closed": scarce, "ample_gap_closed": ample, "capacity_tilt": tanh(3.0 * (scarce - ample))}
 
 
 def _squeezed(value: float) -> float:

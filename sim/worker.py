@@ -19,6 +19,7 @@ from sim.prepared import Prepared, prepare
 from sim.result import counted_hits
 from sim.simulation import Options, PolicyError, run_policy
 from workloads.panel import Panel, load_panel
+from workloads.panel_reduction import reduced
 
 CLOCK_TOLERANCE = 0.002
 """Share of a cell's prompt tokens by which hits may differ when all clocks are shifted."""
@@ -27,18 +28,21 @@ Answer = tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 _WARM_UP = "def priority(block, cache):\n    return block.released\n"
 
 
-def load(split: str, which: str, fingerprint: str) -> Callable[[dict[str, Any]], Answer]:
+def load(split: str, which: str, fingerprint: str, most_refs: int | None = None) -> Callable[[dict[str, Any]], Answer]:
     """Load a panel, compile what can be compiled ahead, and return the handler that runs in each child.
 
     Args:
         split: "train" or "validation"; never the test split.
         which: Panel to load, see `workloads.panel.load_panel`.
         fingerprint: What the panel must be: a panel's file may change while a run lasts.
+        most_refs: Block references of each trace of the reduced panel; None for the whole one.
 
     Raises:
         ValueError: If it is another panel.
     """
     panel = load_panel(split, which)
+    if most_refs is not None:
+        panel = reduced(panel, most_refs)
     if panel.fingerprint != fingerprint:
         raise ValueError(
             f"panel {panel.name} {split} is {panel.fingerprint[:12]} now and was {fingerprint[:12]} when the evaluator"

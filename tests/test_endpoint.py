@@ -99,7 +99,8 @@ def flat_objective() -> FlatObjective:
 
 
 def settings(**values: object) -> Settings:
-    return Settings.from_mapping({"objective": f"{__name__}:flat_objective", "tune_fraction": 0, **values})
+    quiet = {"tune_fraction": 0, "screen_children": 0}
+    return Settings.from_mapping({"objective": f"{__name__}:flat_objective", **quiet, **values})
 
 
 def contents(service: Service, count: int, **options) -> list[str]:
@@ -123,8 +124,8 @@ def test_models_select_operators(tmp_path):
     assert [entry["moves"] for entry in calls[:2]] == [["draw"], ["draw"]]
     assert [entry["mode"] for entry in calls] == ["rewrite"] * 2 + ["diff"] * 6
     tuned = [entry["tuning"] for entry in calls[2:7]]
-    assert tuned[0]["of"] == "parent", "the best program shown is tuned first, once"
-    assert all(entry.get("of") != "parent" for entry in tuned[1:])
+    assert tuned[0]["of"] == "champion", "the best program shown is tuned first, once"
+    assert all(entry.get("of") != "champion" for entry in tuned[1:])
     assert sum(entry.get("evaluations", 0) for entry in tuned) <= 30
     assert tuned[-1] == {"skipped": "budget of the run is spent"} or "no literals" in str(tuned[-1])
     assert all(entry["score"] >= entry["start_score"] for entry in tuned if "score" in entry)
@@ -158,6 +159,9 @@ def test_malformed_bodies_are_refused(body):
         ({"tune_fraction": 2}, "from 0 to 1"),
         ({"tune_total": "many"}, "give a int"),
         ({"objective": "nothing"}, "module:function"),
+        ({"screen": "nothing"}, "module:function"),
+        ({"screen_children": -1}, "0 or more"),
+        ({"explore": 1.5}, "from 0 to 1"),
     ],
 )
 def test_wrong_settings_are_refused(values, message):
@@ -233,7 +237,7 @@ def test_the_endpoint_ends_with_its_parent_even_if_a_forked_worker_lives_on(end)
         import os, time
         from sim.search import endpoint
         from sim.search.settings import Settings
-        endpoint.start({port}, Settings(tune_fraction=0.0))
+        endpoint.start({port}, Settings(tune_fraction=0.0, screen_children=0))
         worker = os.fork()
         if worker == 0:
             time.sleep(60)
@@ -337,7 +341,7 @@ from sim.policy.program import Policy
 def evaluate(path):
     policy = Policy.from_file(path)
     score = 0.2 + (policy.nodes * 7 % 23) / 50
-    return {{"combined_score": score, "complexity_nodes": float(policy.nodes), "evictions_per_access": score / 2}}
+    return {{"combined_score": score, "capacity_tilt": float(policy.nodes), "refused_share": score / 2}}
 """
 
 OBJECTIVE = """
@@ -347,6 +351,15 @@ class Objective:
 
     def of_literals(self, policy):
         return lambda values: -sum(abs(value - 50) for value in values)
+
+
+class Measured:
+    score, stage, refs = 0.1, "panel", 7
+
+
+class Screen:
+    def measure(self, source):
+        return Measured()
 """
 
 
@@ -385,27 +398,29 @@ def test_a_run_of_the_engine_loses_no_iteration(tmp_path, diff):
     config = yaml.safe_load(configs.text(configs.KINDS["config.yaml"]))
     config.update(diff_based_evolution=diff, max_iterations=iterations, checkpoint_interval=4)
     config["llm"]["api_base"] = f"http://127.0.0.1:{port}/v1"
-    config["kvevolve"]["search"].update(objective="toy_objective:Objective", tune_fraction=0.5, tune_total=60)
+    toys = {"objective": "toy_objective:Objective", "screen": "toy_objective:Screen"}
+    config["kvevolve"]["search"].update(toys, tune_fraction=0.5, tune_total=60)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     calls = check_run(tmp_path, evolve(tmp_path, "--config", "config.yaml"), iterations)
     assert {entry["mode"] for entry in calls} == {"diff" if diff else "rewrite"}
     tuned = [entry["tuning"] for entry in calls if "evaluations" in entry.get("tuning", {})]
     assert tuned
     assert sum(entry["evaluations"] for entry in tuned) <= 60
+    assert all(entry["ends"]["refs screened"]["count"] == 28 for entry in calls)
     assert gone(port)
 
 
 def test_the_bare_form_runs_with_engine_defaults_once_it_names_a_model(tmp_path):
     port = free_port()
     options = ("--iterations", "4", "--primary-model", "kvevolve-gp", "--api-base", f"http://127.0.0.1:{port}/v1")
-    done = evolve(tmp_path, *options, OPENAI_API_KEY="any", KVEVOLVE_SEARCH="{tune_fraction: 0}")
+    done = evolve(tmp_path, *options, OPENAI_API_KEY="any", KVEVOLVE_SEARCH="{tune_fraction: 0, screen_children: 0}")
     check_run(tmp_path, done, 4, traced=False)
     assert gone(port)
 
 
 def test_the_bare_form_finds_a_model_at_the_endpoint_the_environment_names(tmp_path):
     """OpenEvolve 0.4.0 reads OPENAI_API_BASE, but without a configuration it has no model to give it to."""
-    served = endpoint.start(free_port(), Settings(tune_fraction=0), tmp_path / "openevolve_output")
+    served = endpoint.start(free_port(), Settings(tune_fraction=0, screen_children=0), tmp_path / "openevolve_output")
     try:
         done = evolve(tmp_path, "--iterations", "4", OPENAI_API_KEY="any", OPENAI_API_BASE=served.url)
     finally:

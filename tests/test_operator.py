@@ -125,6 +125,7 @@ def records(rng: random.Random) -> tuple[SimpleNamespace, SimpleNamespace, Simpl
 
     block, request, cache = record("block"), record("request"), record("cache")
     block.seen, block.s0, cache.block_tokens = max(block.seen, 1.0), 0.0, 512.0
+    block.inserted = min(block.inserted, block.last_access)
     block.gap, cache.capacity_blocks = rng.choice((block.gap, fields.NEVER)), 1000.0
     cache.now, cache.now_s = block.last_access + 7, block.last_access_s + 9
     return block, request, cache

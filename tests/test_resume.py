@@ -17,7 +17,7 @@ from sim.journal import FILE, Journal, Line
 from sim.population import rebuild
 from sim.rundir import RunDir, renew_config
 from sim.search.genome import fingerprint
-from sim.search.memory import recall
+from sim.search.recall import recall
 from sim.search.service import RECORD, Service
 from sim.search.settings import Settings
 
@@ -174,24 +174,25 @@ def test_a_run_without_a_stored_program_starts_anew(run: RunDir) -> None:
 
 def test_the_operator_remembers(tmp_path: Path) -> None:
     lines = [
-        {"request": "aa", "child": "x", "best": 0.1, "tuned": ["m1"], "tuning": {"evaluations": 11}},
-        {"request": "aa", "best": 0.4, "tuned": ["m2"], "tuning": {"skipped": "no literals"}},
+        {"request": "aa", "child": "x", "tuned": ["m1"], "tuning": {"evaluations": 20, "passes": 11.5}},
+        {"request": "aa", "tuned": ["m2"], "tuning": {"skipped": "no literals"}},
         {"request": "bb", "error": "NoChild"},
     ]
     for line in lines:
         jsonlines.append(tmp_path / RECORD, line)
     with (tmp_path / RECORD).open("a") as file:
         file.write('{"request": "cc", "tuning": {"eval')
-    Journal(tmp_path).append(Line(code(1), "p", False, {}, {}, "panel"))
+    Journal(tmp_path).append(Line(code(1), "p", False, {"combined_score": 0.3}, {}, "panel"))
     Journal(tmp_path).append(Line("no program (", "p", False, {}, {}, "gate"))
     memory = recall(tmp_path, RECORD)
-    assert (memory.calls, memory.spent, memory.best) == ({"aa": 2, "bb": 1}, 11, 0.4)
-    assert (memory.tuned, memory.seen) == ({"m1", "m2"}, {fingerprint(code(1))})
+    assert (memory.calls, memory.spent, memory.tuned) == ({"aa": 2, "bb": 1}, 11.5, {"m1", "m2"})
+    assert memory.programs == {code(1): 0.3, "no program (": -1.0}
     settings = Settings(tune_total=30, tune_fraction=0.0)
     resumed, fresh = Service(settings, tmp_path, resumed=True), Service(settings, tmp_path)
-    assert (resumed.evaluations_left, resumed.tuned, resumed.best) == (19, {"m1", "m2"}, 0.4)
-    assert fingerprint(code(1)) in resumed.operator.seen
-    assert (fresh.evaluations_left, fresh.tuned, fresh.operator.seen) == (30, set(), set())
+    assert (resumed.passes_left, resumed.tuned) == (18.5, {"m1", "m2"})
+    assert resumed.breeder.seen == {fingerprint(code(1))}
+    assert resumed.breeder.memory.best().score == 0.3
+    assert (fresh.passes_left, fresh.tuned, fresh.breeder.seen) == (30, set(), set())
 
 
 def test_what_a_service_did_is_what_the_next_one_remembers(tmp_path: Path) -> None:

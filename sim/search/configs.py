@@ -102,7 +102,7 @@ _KEYLESS = (
     Line(
         "llm.models",
         [{"name": "kvevolve-gp", "weight": 1.0}],
-        "genetic programming; also kvevolve-random (draws from the grammar) and kvevolve-tune (every answer tuned)",
+        "genetic programming; kvevolve-tune tunes every answer; controls: kvevolve-plain, kvevolve-random (draws)",
     ),
     Line("llm.timeout", 180, "seconds; a tuned answer evaluates candidates before it returns"),
     Line("llm.retries", 1, "the endpoint answers or has a reason not to"),
@@ -186,10 +186,10 @@ def lines(kind: Kind) -> Iterator[Line]:
     yield Line("database.migration_interval", 10, "counted in generations of an island: 50 would hardly ever come")
     yield Line(
         "database.feature_dimensions",
-        ["complexity_nodes", "evictions_per_access"],
-        "what a policy is and what it does; text length and edit distance say neither",
+        ["capacity_tilt", "refused_share"],
+        "niches: good at small caches or at large ones; refuses blocks or evicts them",
     )
-    yield Line("database.feature_bins", 8, "8 x 8 cells, about one for each program of a short run")
+    yield Line("database.feature_bins", 8, "109 evolved programs fill 13 of the 8 x 8 cells, the fullest holds a third")
     yield Line("database.max_snapshot_artifacts", None, "by default programs after the 100th lose their feedback")
     if keyless:
         yield Line("database.log_prompts", False, "the operator reads only the programs; checkpoints stay small")
@@ -210,11 +210,15 @@ def lines(kind: Kind) -> Iterator[Line]:
 
 def _search_section() -> Iterator[Line]:
     why = {
-        "tune_fraction": "how often a parent that is the best so far gets its constants tuned (CMA-ES, training panel)",
+        "tune_fraction": "how often the best program, once each, gets its constants tuned (CMA-ES, reduced panel)",
         "tune_evaluations": "evaluations per tuned answer at most",
         "tune_total": "evaluations per run at most, so that tuning does not dominate it",
         "tune_seconds": "no further evaluation of a tuned answer starts after this",
         "max_nodes": "size limit of proposals in syntax nodes",
+        "screen_children": "children of new behaviour tried on a tenth of the panel for each answer; 0: no screening",
+        "explore": "how often any of them is the answer, instead of the best",
+        "restart_after": "requests without improvement after which a fresh lineage starts; 0: never",
+        "taboo_distance": "how far, 0 to 1, its behaviour keeps from the best before",
     }
     for item in fields(Settings):
         if item.name in why:

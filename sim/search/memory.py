@@ -1,62 +1,82 @@
-"""What the keyless operator knew before its process was killed, read back from the logs of the run.
+"""The programs a run has seen: source, behaviour, scores. Ranks them; chooses none.
 
-Knows `operator.jsonl`, which the service writes, and the journal of evaluations. Must not know how children are made.
+Knows sources and numbers; must not know how children are made, nor prompts.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from sim import journal, jsonlines
-from sim.search.genome import fingerprint
+from sim.search.probe import Behaviour
+
+
+@dataclass(eq=False)
+class Known:
+    """One program.
+
+    Attributes:
+        source: The whole file.
+        mark: Fingerprint of its text.
+        behaviour: What it does; None if it was not probed.
+        score: On the training panel, as a prompt showed it.
+        screened: On the screening panel.
+        sent: Whether it was an answer, or stood in a prompt.
+        lineage: Number of the lineage it belongs to.
+    """
+
+    source: str
+    mark: str
+    behaviour: Behaviour | None = None
+    score: float | None = None
+    screened: float | None = None
+    sent: bool = False
+    lineage: int = 0
 
 
 @dataclass
 class Memory:
-    """State of a service.
+    """All programs of a run, by the fingerprint of their text."""
 
-    Attributes:
-        calls: How often each request came: the random numbers of a call depend on it.
-        seen: Fingerprints of the programs that were evaluated. What was proposed and never evaluated, because the run
-            was killed, may be proposed again.
-        tuned: Fingerprints of the programs whose constants were tuned.
-        spent: Passes over the panel spent on tuning.
-        best: Best score shown in a prompt.
-    """
+    known: dict[str, Known] = field(default_factory=dict)
+    behaviours: set[str] = field(default_factory=set)
 
-    calls: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
-    tuned: set[str] = field(default_factory=set)
-    spent: float = 0.0
-    best: float = -math.inf
+    def add(self, program: Known) -> Known:
+        """Add a program, or return the one with the same text."""
+        kept = self.known.setdefault(program.mark, program)
+        if kept.behaviour is not None:
+            self.behaviours.add(kept.behaviour.mark)
+        return kept
 
+    def estimate(self, program: Known) -> float:
+        """Return the score of a program; the screened one, moved by the mean difference, if no prompt showed it."""
+        return _estimate(program, self._offset())
 
-def recall(run_dir: Path, record: str) -> Memory:
-    """Return what the logs of a run tell; nothing if there are none.
+    def _offset(self) -> float:
+        both = [
+            item.score - item.screened
+            for item in self.known.values()
+            if item.score is not None and item.screened is not None and min(item.score, item.screened) > 0
+        ]
+        return sum(both) / len(both) if both else 0.0
 
-    Args:
-        run_dir: Directory of the run.
-        record: Name of the service's log in it.
-    """
-    jsonlines.mend(run_dir / record)
-    memory = Memory()
-    for entry in jsonlines.read(run_dir / record):
-        memory.calls[str(entry.get("request"))] += 1
-        memory.tuned.update(entry.get("tuned") or ())
-        memory.spent += float((entry.get("tuning") or {}).get("passes") or 0)
-        score = entry.get("best")
-        memory.best = max(memory.best, score if isinstance(score, int | float) else -math.inf)
-    sources = {entry["source"] for entry in journal.entries(run_dir)}
-    memory.seen = {mark for source in sources if (mark := mark_of(source)) is not None}
-    return memory
+    def ranked(self) -> list[Known]:
+        """Return the programs that have an estimate, best first."""
+        offset = self._offset()
+        scored = [(_estimate(item, offset), item) for item in self.known.values()]
+        return [item for value, item in sorted(scored, key=lambda pair: -pair[0]) if value > -math.inf]
+
+    def best(self) -> Known | None:
+        """Return the program with the highest score a prompt showed; None before any."""
+        scored = [item for item in self.known.values() if item.score is not None]
+        return max(scored, key=_score, default=None)
 
 
-def mark_of(source: str) -> str | None:
-    """Return the fingerprint of a text; None if it is no program, hence no child either."""
-    try:
-        return fingerprint(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+def _score(program: Known) -> float:
+    return -math.inf if program.score is None else program.score
+
+
+def _estimate(program: Known, offset: float) -> float:
+    if program.score is not None:
+        return program.score
+    return -math.inf if program.screened is None else program.screened + offset

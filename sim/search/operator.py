@@ -10,19 +10,23 @@ from __future__ import annotations
 import ast
 import math
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
-from sim.search import mutation, recombine, structure, units
+from sim.search import merging, motifs, mutation, recombine, structure, units
 from sim.search.genome import Genome, NotAGenome, fingerprint, split
+from sim.search.ledger import Ledger
 from sim.search.safety import hazards
 from sim.search.simplify import simplify
 from sim.search.variation import Move, Variation
 
-MOVES: dict[str, tuple[Move, float]] = {
+Moves = Mapping[str, tuple[Move, float]]
+
+PLAIN_MOVES: Moves = {
     "constant": (mutation.constant, 0.17),
     "insert_term": (mutation.insert_term, 0.16),
     "subtree": (mutation.subtree, 0.11),
@@ -42,7 +46,21 @@ MOVES: dict[str, tuple[Move, float]] = {
     "neutral": (structure.neutral, 0.02),
     "redraw": (structure.redraw, 0.02),
 }
-"""Every move with its probability; a move that does not apply is drawn again."""
+"""Moves of plain genetic programming with their probabilities; a move that does not apply is drawn again."""
+
+_MOTIFS: Moves = {
+    "log_sum": (motifs.log_sum, 0.05),
+    "log_term": (motifs.log_term, 0.12),
+    "dimensionless": (motifs.dimensionless, 0.05),
+    "damp": (motifs.damp, 0.03),
+    "regime_switch": (motifs.regime_switch, 0.07),
+    "session_state": (motifs.session_state, 0.09),
+    "switch": (merging.switch, 0.06),
+    "blend": (merging.blend, 0.03),
+    "adopt_admission": (merging.adopt_admission, 0.03),
+}
+MOVES: Moves = {**{name: move for name, move in PLAIN_MOVES.items() if name != "neutral"}, **_MOTIFS}
+"""All moves that can change what a policy does."""
 
 DEFAULT_MAX_NODES = 120
 LEADER_SHARE = 0.5
@@ -88,10 +106,16 @@ class Operator:
     Attributes:
         max_nodes: Size limit in syntax nodes; a larger parent's size is the limit of its children.
         seen: Fingerprints not to be proposed again.
+        moves: What children are made with.
+        library: Donors beside the partners; together they are drawn as often as the partners.
+        ledger: Where children that came to nothing are counted: "gate" and "duplicate text".
     """
 
     max_nodes: int = DEFAULT_MAX_NODES
     seen: set[str] = field(default_factory=set)
+    moves: Moves = field(default_factory=lambda: MOVES)
+    library: Sequence[Genome] = ()
+    ledger: Ledger = field(default_factory=Ledger)
 
     def propose(
         self,
@@ -121,7 +145,7 @@ class Operator:
         if base is None:
             frame = _frame(parent)
             return self._search(parent, lambda: (structure.draw_policy(rng, frame), ("restart", "draw")))
-        donors = _donors(partners)
+        donors = self._with_library(_donors(partners))
         better = [partner for partner in partners if score is not None and _order(partner.score) > score]
         leaders = [] if restarted else _donors(better)
         limit = max(self.max_nodes, Policy.from_source(base.source()).nodes)
@@ -129,7 +153,7 @@ class Operator:
         def vary() -> tuple[Genome, tuple[str, ...]]:
             leader = _leader(base, leaders, rng)
             variation = Variation(leader or base.copy(), donors, rng, size)
-            moves = [*restarted, *(["leader"] if leader else []), *_apply(variation, size)]
+            moves = [*restarted, *(["leader"] if leader else []), *_apply(variation, self.moves)]
             return variation.genome, tuple(moves)
 
         hazard = max(hazards(genome.body) for genome in (base, *(genome for genome, _ in leaders)))
@@ -143,6 +167,12 @@ class Operator:
         """
         empty = _frame(frame)
         return self._search(frame, lambda: (structure.draw_policy(rng, empty), ("draw",)))
+
+    def _with_library(self, donors: list[tuple[Genome, float]]) -> list[tuple[Genome, float]]:
+        if not self.library:
+            return donors
+        share = sum(weight for _, weight in donors) or 1.0
+        return [*donors, *((genome, share / len(self.library)) for genome in self.library)]
 
     def _base(self, parent: str, partners: Sequence[Partner]) -> tuple[Genome | None, tuple[str, ...]]:
         """Return what to vary: the parent, or in its frame the block of the best partner that is valid there."""
@@ -170,13 +200,16 @@ class Operator:
         limit = limit or self.max_nodes
         same = _fingerprint(parent)
         for attempt in range(1, _ATTEMPTS + 1):
+            started = time.perf_counter()
             genome, moves = make()
             policy = _admitted(genome, limit, hazard)
             if policy is None:
+                self.ledger.add("gate", seconds=time.perf_counter() - started)
                 continue
             mark = fingerprint(policy.source)
             novel = mark not in self.seen
             if mark == same or (mark == base and moves != ("neutral",)) or not (novel or attempt > _NOVEL_ATTEMPTS):
+                self.ledger.add("duplicate text", seconds=time.perf_counter() - started)
                 continue
             self.seen.add(mark)
             return Proposal(policy, moves, mark, attempt, novel)
@@ -192,15 +225,15 @@ def _leader(base: Genome, leaders: Sequence[tuple[Genome, float]], rng: random.R
     return Genome(base.head, drawn.body, base.tail)
 
 
-def _apply(variation: Variation, size: float) -> list[str]:
+def _apply(variation: Variation, moves: Moves) -> list[str]:
     """Apply one move, sometimes a few; return their names."""
-    names, weights = list(MOVES), [weight for _, weight in MOVES.values()]
+    names, weights = list(moves), [weight for _, weight in moves.values()]
     applied: list[str] = []
     for _ in range(40):
         name = variation.rng.choices(names, weights)[0]
-        if MOVES[name][0](variation):
+        if moves[name][0](variation):
             applied.append(name)
-            if len(applied) >= _MAX_MOVES or variation.rng.random() > _FURTHER_MOVE * size:
+            if len(applied) >= _MAX_MOVES or variation.rng.random() > _FURTHER_MOVE * variation.size:
                 break
     return applied
 

@@ -66,7 +66,7 @@ def _grafts(donor: Genome, target: Site) -> list[tuple[ast.expr, str]]:
     found: list[tuple[ast.expr, str]] = []
     allowed = set(records(target.function)) | {"math", "np", *language.BUILTINS}
     for site in sites(donor, target.kind):
-        graft = _closed(donor, site)
+        graft = closed(donor, site)
         if graft is None or node_count(graft) > _MAX_GRAFT:
             continue
         names = {node.id for node in ast.walk(graft) if isinstance(node, ast.Name)}
@@ -75,7 +75,7 @@ def _grafts(donor: Genome, target: Site) -> list[tuple[ast.expr, str]]:
     return found
 
 
-def _closed(donor: Genome, site: Site) -> ast.expr | None:
+def closed(donor: Genome, site: Site) -> ast.expr | None:
     """Return an expression with local names and module constants put in; None if a local changes on the way."""
     function = donor.functions[site.function]
     bindings: dict[str, ast.expr] = {name: node.value for name, node in donor.constants.items()}
@@ -118,7 +118,7 @@ def crossover_function(v: Variation) -> bool:
         taken += [hook for hook in language.HOOKS if hook in donor.functions]
         for hook in language.HOOKS:
             v.genome.drop(hook)
-    if not _bring_names(v.genome, donor):
+    if not bring_names(v.genome, donor):
         return False
     for item in taken:
         v.genome.put(donor.functions[item])
@@ -131,7 +131,7 @@ def _reads_slots(function: ast.FunctionDef) -> bool:
     return any(units.field_of(node) in units.SLOTS for node in ast.walk(function))
 
 
-def _bring_names(genome: Genome, donor: Genome) -> bool:
+def bring_names(genome: Genome, donor: Genome) -> bool:
     """Bring a donor's constants and helpers along; False if a name means something else here."""
     for name, node in donor.constants.items():
         if name in genome.functions or (name in genome.constants and _differ(genome.constants[name], node)):

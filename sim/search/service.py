@@ -22,16 +22,20 @@ from sim import jsonlines
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.search import prompt as prompts
+from sim.search.breeder import Breeder
 from sim.search.genome import fingerprint
-from sim.search.memory import Memory, mark_of, recall
-from sim.search.operator import NoChild, Operator, Partner, Proposal, temperature_size
+from sim.search.ledger import Ledger
+from sim.search.operator import PLAIN_MOVES, NoChild, Operator, Partner, temperature_size
 from sim.search.prompt import Prompt
+from sim.search.recall import Recalled, mark_of, recall
 from sim.search.settings import Settings
 from sim.search.tuner import Objective, TuningFailed, tune
 
-MODELS = ("kvevolve-gp", "kvevolve-random", "kvevolve-tune")
-"""Genetic programming, with the best parents tuned now and then; draws from the grammar; every answer tuned. Any
-other name means the first."""
+MODELS = ("kvevolve-gp", "kvevolve-plain", "kvevolve-random", "kvevolve-tune")
+"""The whole operator; the controls, plain genetic programming and draws from the grammar, which neither probe, screen,
+restart nor tune; every answer tuned. Any other name means the first."""
+
+CONTROLS = ("kvevolve-plain", "kvevolve-random")
 
 MIN_TUNE_EVALUATIONS = 8
 RECORD = "operator.jsonl"
@@ -90,13 +94,14 @@ class Service:
     def __init__(self, settings: Settings, run_dir: Path | None = None, resumed: bool = False) -> None:
         """Answer as `settings` say; record calls in `run_dir`, if given; `resumed` goes on from what is there."""
         self.settings, self.run_dir = settings, run_dir
-        self.operator = Operator(settings.max_nodes)
-        memory = recall(run_dir, RECORD) if resumed and run_dir is not None else Memory()
-        self.operator.seen |= memory.seen
-        self.calls: Counter[str] = memory.calls
-        self.passes_left: float = max(0.0, settings.tune_total - memory.spent)
-        self.tuned: set[str] = memory.tuned
-        self.best = memory.best
+        self.breeder = Breeder(settings)
+        self.operator = Operator(settings.max_nodes, self.breeder.seen, PLAIN_MOVES)
+        known = recall(run_dir, RECORD) if resumed and run_dir is not None else Recalled()
+        for source, score in known.programs.items():
+            self.breeder.note(source, score)
+        self.calls: Counter[str] = known.calls
+        self.passes_left: float = max(0.0, settings.tune_total - known.spent)
+        self.tuned: set[str] = known.tuned
         self._objective: Objective | None = None
         self._operating, self._tuning, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
 
@@ -137,79 +142,95 @@ class Service:
             entry["kind"], content = prompts.other_answer(request.system, request.user)
             return content
         entry.update(kind="policy", mode=prompt.mode, fitness=prompt.fitness, parent=mark_of(prompt.parent))
+        self._remember(prompt)
         with self._operating:
-            self._remember(prompt)
-            entry["best"] = self.best if math.isfinite(self.best) else None
-            champion = self._champion(prompt) if request.model != "kvevolve-random" else None
-            lucky = rng.random() < self.settings.tune_fraction
-            wants_tuning = request.model == "kvevolve-tune" or (champion is not None and lucky)
-            if wants_tuning and champion is not None:
-                entry["tuned"] = [fingerprint(champion.source)]
-                self.tuned.update(entry["tuned"])
-            proposal = self._propose(request, prompt, rng)
-        entry.update(moves=list(proposal.moves), attempts=proposal.attempts, novel=proposal.novel)
-        policy = self._tune(champion, proposal, rng, entry) if wants_tuning else proposal.policy
-        entry.update(child=fingerprint(policy.source), nodes=policy.nodes, source=policy.source)
-        return prompts.answer(prompt, policy.source, f"Moves: {', '.join(proposal.moves)}.")
+            champion, wants_tuning = self._champion(request.model, rng)
+            entry["tuned"] = [fingerprint(champion.source)] if champion else []
+        ledger = Ledger()
+        child = self._child(request, prompt, rng, entry, ledger)
+        policy = self._tune(champion, child, rng, entry) if wants_tuning else child
+        entry.update(child=fingerprint(policy.source), nodes=policy.nodes, source=policy.source, ends=ledger.to_dict())
+        return prompts.answer(prompt, policy.source, f"Moves: {', '.join(entry['moves'])}.")
 
     def _remember(self, prompt: Prompt) -> None:
-        """Count what a prompt shows as proposed, and note the best score."""
-        self.best = max([self.best, *_scores(prompt)])
-        shown = (prompt.parent, *(partner.source for partner in prompt.partners))
-        self.operator.seen |= {mark for source in shown if (mark := mark_of(source)) is not None}
+        """Note what a prompt shows, and its scores."""
+        for partner in (*prompt.partners, Partner(prompt.parent, prompt.fitness)):
+            self.breeder.note(partner.source, partner.score)
 
-    def _propose(self, request: Request, prompt: Prompt, rng: random.Random) -> Proposal:
-        if request.model == "kvevolve-random":
-            return self.operator.draw(prompt.parent, rng)
-        size = temperature_size(request.temperature)
+    def _child(
+        self, request: Request, prompt: Prompt, rng: random.Random, entry: dict[str, Any], ledger: Ledger
+    ) -> Policy:
+        """Return a child of the prompt's parent; of a whole partner if the text outside the block is broken."""
         try:
-            return self.operator.propose(prompt.parent, prompt.partners, rng, size, prompt.fitness)
+            return self._child_of(prompt.parent, request, prompt, rng, entry, ledger)
         except NoChild:
-            for partner in prompt.partners:  # text outside the block is broken: continue from a whole partner
-                if _admitted(partner):
-                    return self.operator.propose(partner.source, prompt.partners, rng, size)
+            for partner in prompt.partners:
+                if request.model != "kvevolve-random" and _admitted(partner):
+                    return self._child_of(partner.source, request, prompt, rng, entry, ledger)
             raise
 
-    def _tune(self, champion: Policy | None, proposal: Proposal, rng: random.Random, entry: dict[str, Any]) -> Policy:
-        """Return the parent tuned, if it is the best so far and was not tuned before; else the proposal tuned."""
+    def _child_of(
+        self, parent: str, request: Request, prompt: Prompt, rng: random.Random, entry: dict[str, Any], ledger: Ledger
+    ) -> Policy:
+        size = temperature_size(request.temperature)
+        if request.model in CONTROLS:
+            with self._operating:
+                self.operator.ledger = ledger
+                if request.model == "kvevolve-random":
+                    proposal = self.operator.draw(parent, rng)
+                else:
+                    proposal = self.operator.propose(parent, prompt.partners, rng, size, prompt.fitness)
+            entry.update(moves=list(proposal.moves), attempts=proposal.attempts, novel=proposal.novel)
+            return proposal.policy
+        child = self.breeder.breed(parent, prompt.partners, rng, size, ledger)
+        entry.update(moves=list(child.moves), lineage=child.lineage, screened=child.screened)
+        return child.policy
+
+    def _champion(self, model: str, rng: random.Random) -> tuple[Policy | None, bool]:
+        """Return the best program of the run if it has constants and was not tuned before, and whether to tune."""
+        lucky = rng.random() < self.settings.tune_fraction
+        if model in CONTROLS or not (lucky or model == "kvevolve-tune"):
+            return None, False
+        best = self.breeder.memory.best()
+        if best is None or best.mark in self.tuned:
+            return None, model == "kvevolve-tune"
+        try:
+            policy = Policy.from_source(best.source)
+        except PolicyRejected:
+            return None, model == "kvevolve-tune"
+        if not policy.literals:
+            return None, model == "kvevolve-tune"
+        self.tuned.add(best.mark)
+        return policy, True
+
+    def _tune(self, champion: Policy | None, child: Policy, rng: random.Random, entry: dict[str, Any]) -> Policy:
+        """Return the champion tuned if there is one and that gave something new; else the child, tuned if it can be."""
         with self._tuning:
             budget = min(self.settings.tune_evaluations, self.passes_left)
-            start = champion or proposal.policy
+            start = champion or child
             if budget < MIN_TUNE_EVALUATIONS or not start.literals:
                 entry["tuning"] = {"skipped": "no literals" if not start.literals else "budget of the run is spent"}
-                return proposal.policy
+                return child
             seconds = self.settings.tune_seconds
             try:
                 result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
             except TuningFailed as error:
                 entry["tuning"] = {"failed": repr(error.__cause__ or error)}
-                return proposal.policy
+                return child
             self.passes_left -= result.passes
             mark = fingerprint(result.policy.source)
-            of_parent = start is not proposal.policy
             self.tuned.add(mark)
             entry["tuning"] = {
-                "of": "parent" if of_parent else "child",
+                "of": "champion" if champion else "child",
                 "evaluations": result.evaluations,
                 "passes": round(result.passes, 3),
-                "start_score": result.start_score,
+                "start_score": result.start_score if math.isfinite(result.start_score) else None,
                 "score": result.score,
                 "left": round(self.passes_left, 3),
             }
-        with self._operating:
-            known = mark in self.operator.seen
-            self.operator.seen.add(mark)
-        return proposal.policy if of_parent and known else result.policy
-
-    def _champion(self, prompt: Prompt) -> Policy | None:
-        """Return the parent if no program shown in the run scores more and it was not tuned before."""
-        if prompt.fitness is None or prompt.fitness < self.best:
-            return None
-        try:
-            policy = Policy.from_source(prompt.parent)
-        except PolicyRejected:
-            return None
-        return policy if policy.literals and fingerprint(prompt.parent) not in self.tuned else None
+        known = mark in self.breeder.seen
+        self.breeder.note(result.policy.source, None, result.score)
+        return child if champion and known else result.policy
 
     def _load_objective(self) -> Objective:
         if self._objective is None:
@@ -224,11 +245,6 @@ class Service:
         with self._writing:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             jsonlines.append(self.run_dir / RECORD, entry)
-
-
-def _scores(prompt: Prompt) -> list[float]:
-    shown = [prompt.fitness, *(partner.score for partner in prompt.partners)]
-    return [score for score in shown if score is not None and math.isfinite(score)]
 
 
 def _admitted(partner: Partner) -> bool:

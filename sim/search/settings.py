@@ -24,21 +24,31 @@ class Settings:
     Attributes:
         seed: Of every random choice; the engine's `random_seed` unless given.
         max_nodes: Size limit of a child in syntax nodes.
-        tune_fraction: Share, 0 to 1, of the requests to kvevolve-gp with the best program so far as the parent that
-            are answered by this parent with tuned constants; each program is tuned once.
+        tune_fraction: Share, 0 to 1, of the requests to kvevolve-gp that are answered by the best program so far with
+            tuned constants, unless it was tuned before.
         tune_evaluations: Evaluations per tuned answer at most.
         tune_total: Evaluations per run at most; answers are not tuned once fewer than 8 are left.
         tune_seconds: Seconds after which a tuned answer starts no further evaluation.
         objective: Dotted name module:function of what returns the `Objective`.
+        screen_children: Children of new behaviour that are screened for each answer of kvevolve-gp; 0 screens none.
+        explore: How often, 0 to 1, any of them is the answer instead of the best.
+        restart_after: Requests without improvement after which a fresh lineage starts; 0 never starts one.
+        taboo_distance: How far, 0 to 1, a fresh lineage keeps from the best behaviours of those before.
+        screen: Dotted name module:function of what returns the `Screen`.
     """
 
     seed: int = 42
     max_nodes: int = 120
     tune_fraction: float = 0.5
-    tune_evaluations: int = 24
-    tune_total: int = 96
+    tune_evaluations: int = 48
+    tune_total: int = 144
     tune_seconds: float = 10.0
-    objective: str = "sim.fitness:training_objective"
+    objective: str = "sim.screening:screening_objective"
+    screen_children: int = 3
+    explore: float = 0.15
+    restart_after: int = 15
+    taboo_distance: float = 0.05
+    screen: str = "sim.screening:training_screen"
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -52,8 +62,15 @@ class Settings:
             raise BadSettings(f"max_nodes is {self.max_nodes}; give at least 10")
         if min(self.tune_evaluations, self.tune_total, self.tune_seconds) < 0:
             raise BadSettings("tune_evaluations, tune_total and tune_seconds cannot be negative")
-        if ":" not in self.objective:
-            raise BadSettings(f"objective is {self.objective!r}; write module:function")
+        for name in ("explore", "taboo_distance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadSettings(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
+        for name in ("screen_children", "restart_after"):
+            if getattr(self, name) < 0:
+                raise BadSettings(f"{name} is {getattr(self, name)}; give 0 or more")
+        for name in ("objective", "screen"):
+            if ":" not in getattr(self, name):
+                raise BadSettings(f"{name} is {getattr(self, name)!r}; write module:function")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], **defaults: Any) -> Settings:

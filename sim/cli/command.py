@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sim.cli import bounds, explain, fidelity, stream, sweep, trace
+from sim.cli import bounds, explain, fidelity, incumbents, promote, stream, sweep, trace
 from sim.cli.arguments import (
     MODEL,
     POLICY,
@@ -231,6 +231,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("file")
     bounds.add(verbs)
     _add_evolve(verbs)
+    promote.add(verbs)
+    incumbents.add(verbs)
     fidelity.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")
     _add(verbs, "engines", _engines, "list the engines that can be simulated, and their parameters")

@@ -308,7 +308,7 @@ def test_what_is_not_at_hand_is_skipped_with_the_reason(copied: Path, tmp_path: 
     change(copied, put(str(gone), "which"))
     assert status(copied)["test"] == (SKIPPED, f"the panel's file {gone} is not here")
     entry = "{name: a, source: 'mooncake:not-here.jsonl'}"
-    gone.write_text(f"format: kvevolve-panel/1\nname: loops-v1\nsplits:\n  train:\n    - {entry}\n")
+    gone.write_text(f"format: kvevolve-panel/1\nname: loops-v1\ncapacities: [30%]\nsplits:\n  train:\n    - {entry}\n")
     assert status(copied)["test"] == (SKIPPED, "traces not at hand: mooncake:not-here.jsonl")
 
 

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli import ablate, bounds, explain, fidelity, history, proxy, replay, results, stream, sweep, trace, tune
+from sim.cli import ablate, bounds, explain, fidelity, history, incumbents, promote, proxy, replay, results, stream, sweep, trace, tune
 from sim.cli.arguments import (
     MODEL,
     POLICY,
@@ -261,6 +261,8 @@ def _parser() -> argparse.ArgumentParser:
     tune.add(verbs)
     ablate.add(verbs)
     history.add(verbs)
+    promote.add(verbs)
+    incumbents.add(verbs)
     fidelity.add(verbs)
     results.add(verbs)
     _add(verbs, "fields", _fields, "list what a policy can read, with units")

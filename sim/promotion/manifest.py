@@ -21,10 +21,10 @@ from workloads.yaml_model import Strict
 FORMAT = "kvevolve-incumbent/1"
 SPLITS = ("train", "validation", "test")
 
-Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9_-]{0,63}\Z")]
-Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
-Moment = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")]
+Moment = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 
 
 class BundleError(ValueError):

@@ -14,7 +14,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli import ablate, bounds, explain, fidelity, history, incumbents, promote, proxy, replay, results, stream, sweep, trace, tune
+from sim.cli import (
+    ablate,
+    bounds,
+    explain,
+    fidelity,
+    history,
+    incumbents,
+    promote,
+    proxy,
+    replay,
+    results,
+    stream,
+    sweep,
+    trace,
+    tune,
+)
 from sim.cli.arguments import (
     MODEL,
     POLICY,

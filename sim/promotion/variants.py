@@ -1,8 +1,9 @@
 """The same traffic under other conditions: other cache sizes, block sizes, clocks.
 
 Knows traces and cells. Must not know policies. Every variant says whether it is exact: merging blocks is, splitting
-them is not (what lies inside a partly equal block, and beyond the last full one, is unknown and counts as never
-shared).
+them is not: what lies inside a partly equal block is unknown and counts as never shared; and prompts end with their
+last full block, before and after, since what lies beyond is unknown too. (Counted as never shared, it would end every
+prompt of a conversation in blocks that no later turn has.)
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def varied(trace: Trace, cells: Sequence[Cell], variant: Variant) -> Case:
 
 
 def split(trace: Trace, block_tokens: int) -> Trace:
-    """Cut every block into equal ones; whole small blocks beyond the last full large one are shared by nobody.
+    """Cut every block of a trace whose prompts are `ended` into equal ones.
 
     Args:
         trace: The trace.
@@ -86,15 +87,14 @@ def split(trace: Trace, block_tokens: int) -> Trace:
     """
     parts = trace.block_tokens // block_tokens
     assert parts * block_tokens == trace.block_tokens
-    known = trace.full_blocks.astype(np.int64) * parts
-    lengths = trace.input_tokens.astype(np.int64) // block_tokens
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    shared = within < np.repeat(known, lengths)
-    ids = np.arange(offsets[-1]) + np.int64(trace.n_blocks) * parts
-    whole = trace.block_ids.astype(np.int64)[:, None] * parts + np.arange(parts)
-    ids[shared] = whole.ravel()
-    return replace(trace, block_tokens=block_tokens, offsets=offsets, block_ids=chains.densify(ids)[0])
+    ids = (trace.block_ids.astype(np.int64)[:, None] * parts + np.arange(parts)).ravel()
+    return replace(trace, block_tokens=block_tokens, offsets=trace.offsets * parts, block_ids=chains.densify(ids)[0])
+
+
+def ended(trace: Trace) -> Trace:
+    """Return a trace whose prompts end one token after their last full block, so that all of these can be hit."""
+    tokens = trace.full_blocks.astype(np.int64) * trace.block_tokens + (trace.full_blocks > 0)
+    return replace(trace, input_tokens=tokens.astype(np.int32))
 
 
 def _resized(trace: Trace, cells: Sequence[Cell], factor: float) -> Case:
@@ -116,6 +116,7 @@ def _reblocked(trace: Trace, cells: Sequence[Cell], block_tokens: int) -> Case:
         fits = int(np.searchsorted(trace.offsets, MOST_REFS // parts, side="right")) - 1
         if 0 < fits < trace.n_requests:
             before, note = trace.slice(0, fits), f"split, not exact, first {fits:,} requests"
+        before = ended(before)
         after = split(before, block_tokens)
     else:
         return Case(trace, trace, (), f"blocks of {trace.block_tokens} tokens cannot become {block_tokens}")

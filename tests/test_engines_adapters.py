@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 from conftest import extra
 
+from sim.feedback import describe_cells
+from sim.policy.language import MAX_SOURCE_BYTES
 from sim.policy.program import Policy
+from sim.score import REJECTED, Cell, score
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ROOT / "examples" / "engines"
-ITERATIONS = 5
+ITERATIONS = 4
 PANEL = {
     "format": "kvevolve-panel/1",
     "name": "tiny-v1",
@@ -26,7 +33,7 @@ PANEL = {
     "capacities": ["5%", "10%"],
     "splits": {
         split: [
-            {"name": f"{kind}_{split}", "source": f"synthetic:{kind}?seed={seed}", "options": {"requests": 300}}
+            {"name": f"{kind}_{split}", "source": f"synthetic:{kind}?seed={seed}", "options": {"requests": 200}}
             for kind in ("chat", "rag")
         ]
         for seed, split in enumerate(("train", "validation", "test"))
@@ -58,41 +65,124 @@ def run(place: Path, script: str, *options: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, timeout=400)
 
 
-def evolve(place: Path, engine: str) -> tuple[Path, list[str]]:
-    """Run an engine; return its output folder and the policies proposed."""
+def evolve(place: Path, engine: str) -> tuple[Path, list[str], str]:
+    """Run an engine; return its output folder, the policies proposed and what it printed."""
     options = ("--config", "config.yaml", "--iterations", str(ITERATIONS), "--output", "out")
     done = run(place, f"run_{engine}.py", *options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "best policy:" in done.stdout
     calls = [json.loads(line) for line in (place / "out" / "operator.jsonl").read_text().splitlines()]
     assert not [call["error"] for call in calls if "error" in call]
-    return place / "out", [call["source"].strip() for call in calls if call["kind"] == "policy"]
+    return place / "out", [call["source"].strip() for call in calls if call["kind"] == "policy"], done.stdout
 
 
 def check_best(output: Path, proposed: list[str]) -> None:
-    """The best policy is the seed or a proposal, valid, and scores what its metrics say."""
+    """The best policy is the seed or a proposal, valid, and no worse than the seed."""
     best = Policy.from_file(output / "best_policy.py")
     assert best.source.strip() in {(ROOT / "initial_program.py").read_text().strip(), *proposed}
     metrics = json.loads((output / "best_metrics.json").read_text())
     assert metrics["valid"] == 1.0
-    assert metrics["combined_score"] >= -0.01, "the seed is LRU: 0 less the charge for its size"
+    assert metrics["combined_score"] >= -0.001, "the seed is LRU: 0 less the charge for its size"
 
 
-def skydiscover_scores(output: Path) -> dict[str, float]:
-    stored = (json.loads(path.read_text()) for path in output.glob("checkpoints/*/programs/*.json"))
-    return {program["solution"].strip(): program["metrics"]["combined_score"] for program in stored}
-
-
-def gepa_scores(output: Path) -> dict[str, float]:
-    log = (output / "run_log.txt").read_text()
-    assert log.count("Proposed new text") == ITERATIONS
-    return {}
-
-
-@pytest.mark.parametrize(("engine", "module"), [("skydiscover", "skydiscover"), ("gepa", "gepa"), ("levi", "levi")])
-def test_an_engine_evolves_policies(place: Path, engine: str, module: str) -> None:
-    if not importlib.util.find_spec(module):
-        extra(module)
-    output, proposed = evolve(place, engine)
-    assert len(set(proposed)) >= ITERATIONS - 1
+@pytest.mark.parametrize("engine", ["skydiscover", "gepa", "levi"])
+def test_an_engine_evolves_policies(place: Path, engine: str) -> None:
+    if not importlib.util.find_spec(engine):
+        extra(engine)
+    output, proposed, told = evolve(place, engine)
+    assert len(set(proposed)) >= ITERATIONS
+    scored, valid = map(int, re.search(r"scored here: (\d+) policies, (\d+) valid", told).groups())
+    assert scored >= ITERATIONS, "the seed and its children; LEVI may stop one short of its budget"
+    assert valid >= 2
     check_best(output, proposed)
+
+
+def test_shinkaevolve_evolves_policies(place: Path) -> None:
+    pytest.importorskip("shinka", reason="needs an environment of its own: see examples/engines/run_shinka.py")
+    output, proposed, _ = evolve(place, "shinka")
+    correct = [json.loads(path.read_text())["correct"] for path in output.glob("gen_*/results/correct.json")]
+    assert len(correct) == ITERATIONS + 1
+    assert sum(correct) >= 2
+    check_best(output, proposed)
+
+
+def test_shinka_job_writes_what_its_loader_reads(place: Path) -> None:
+    (place / "refused.py").write_text("import os\n")
+    for program, correct in ((ROOT / "initial_program.py", True), (place / "refused.py", False)):
+        folder = place / program.stem
+        done = run(place, "shinka_evaluate.py", "--program_path", str(program), "--results_dir", str(folder))
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert set(metrics) == {"combined_score", "public", "private", "text_feedback"}
+        assert metrics["combined_score"] == metrics["public"]["combined_score"]
+        assert (metrics["combined_score"] > REJECTED) is correct
+        verdict = json.loads((folder / "correct.json").read_text())
+        assert verdict["correct"] is correct
+        assert (verdict["error"] is None) is correct
+        assert ("gap_closed" in metrics["text_feedback"]) is correct
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ENGINES))
+    module = importlib.import_module("common")
+    monkeypatch.setattr(module, "SCORED", {})
+    return module
+
+
+@pytest.mark.parametrize(
+    "source", ["", "\0", "\ud800", "x" * 10**6, "é" * 15_000, "def priority(block, cache):\n\treturn 1"]
+)
+def test_any_text_reaches_the_evaluator_and_once(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    seen: list[bytes] = []
+
+    def evaluate(path: str) -> dict[str, Any]:
+        seen.append(Path(path).read_bytes())
+        return {"combined_score": 0.5, "valid": 1.0, "artifacts": {"cells": ""}}
+
+    monkeypatch.setattr(common, "evaluate", evaluate)
+    for _ in range(3):
+        assert common.evaluate_text(source) == ({"combined_score": 0.5, "valid": 1.0}, {"cells": ""})
+    (given,) = seen
+    whole = source.encode(errors="replace")
+    assert given == whole or min(len(given), len(whole)) > MAX_SOURCE_BYTES, "too long stays too long"
+
+
+def test_scores_by_trace(common: ModuleType) -> None:
+    def cell(trace: str, fraction: float, hit: int) -> Cell:
+        return Cell(trace, fraction, 100, 1000, 100, 300, hit)
+
+    cells = [cell("a", 0.1, 200), cell("a", 0.2, 300), cell("b", 0.1, 100), Cell("b", 0.2, 100, 1000, 100, 101, 90)]
+    artifacts = {"cells": describe_cells(cells)}
+    assert common.by_trace({"valid": 1.0}, artifacts) == score(cells, 0).by_trace == {"a": 0.75, "b": 0.0}
+    assert common.by_trace({"valid": 0.0}, {"rejection": "no"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "said"),
+    [
+        ("llm: {}\n", [], "names no model"),
+        ("- 1\n", [], "not a mapping"),
+        ("llm: {models: [{name: m}], api_key: '${KVEVOLVE_NOT_SET}'}\n", [], "environment that is not set"),
+        ("llm: {models: [{name: m}], api_key: k}\n", ["--iterations", "-1"], "at least 1"),
+        ("llm: {models: [\n", [], "--config:"),
+    ],
+)
+def test_bad_configurations_are_refused_by_name(
+    common: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    config: str,
+    options: list[str],
+    said: str,
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(config)
+    monkeypatch.setattr(sys, "argv", ["run_x.py", "--config", str(path), "--output", str(tmp_path / "out"), *options])
+    with pytest.raises(SystemExit):
+        common.start("x")
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,8 @@ FENCE = "`" * 3
 
 
 def policy(expression: str) -> str:
-    return f'"""A policy."""\n\n\n# EVOLVE-BLOCK-START\ndef priority(block, cache):\n    return {expression}\n# EVOLVE-BLOCK-END'
+    block = f"# EVOLVE-BLOCK-START\ndef priority(block, cache):\n    return {expression}\n# EVOLVE-BLOCK-END"
+    return f'"""A policy."""\n\n\n{block}'
 
 
 def fenced(expression: str, language: str = "python") -> str:

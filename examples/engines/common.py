@@ -26,11 +26,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from evaluator import evaluate  # noqa: E402  (this checkout's)
-from sim.policy.language import MAX_SOURCE_BYTES  # noqa: E402
-from sim.search.endpoint import RUN_DIR_VARIABLE, ensure_endpoint  # noqa: E402
-from sim.search.invocation import Invocation, read_config  # noqa: E402
-from sim.search.system_message import system_message  # noqa: E402
+from evaluator import evaluate
+from sim.policy.language import MAX_SOURCE_BYTES
+from sim.search.endpoint import RUN_DIR_VARIABLE, ensure_endpoint
+from sim.search.invocation import Invocation, read_config
+from sim.search.system_message import system_message
 
 SCORED: dict[str, tuple[dict[str, float], dict[str, str]]] = {}
 """Every distinct text scored in this process."""
@@ -105,7 +105,7 @@ def evaluate_text(source: str) -> tuple[dict[str, float], dict[str, str]]:
     """Score the text of a policy like `evaluate_path`, each distinct text once, one at a time."""
     with _ONE_AT_A_TIME:
         if source not in SCORED:
-            with tempfile.NamedTemporaryFile("w", suffix=".py", encoding="utf-8", errors="replace") as file:
+            with tempfile.NamedTemporaryFile("w", suffix=".py", encoding="utf-8", errors="replace", newline="") as file:
                 file.write(source[: MAX_SOURCE_BYTES + 1])  # one too many is refused as the whole would be
                 file.flush()
                 SCORED[source] = evaluate_path(file.name)

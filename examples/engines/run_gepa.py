@@ -32,9 +32,7 @@ if __name__ == "__main__":
         return answer.choices[0].message.content or ""
 
     seed = run.program.read_text(encoding="utf-8")
-    engine = EngineConfig(
-        run_dir=str(run.output), seed=run.seed, max_candidate_proposals=run.iterations, max_workers=1
-    )
+    engine = EngineConfig(run_dir=str(run.output), seed=run.seed, max_candidate_proposals=run.iterations, max_workers=1)
     optimize_anything(
         seed,
         evaluator=evaluate,

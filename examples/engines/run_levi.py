@@ -2,10 +2,10 @@
 
 `--config examples/openai.yaml` for a model; see `common.py`.
 
-Scoring: `combined_score`; its archive's cells are the features of `config.yaml`, size and evictions per access. Only the
-text of a rejection is used (for its advice on failures); other artifacts have no place in its prompts. LEVI executes a
-candidate's text, unisolated, before it calls a score function; `Policies` hands the text to our evaluator instead.
-Budget: `budget_evals`, the seed included; about a third of it starts the archive (4 seeds and their variants).
+Scoring: `combined_score`; its archive's cells are the features of `config.yaml`, size and evictions per access. Of the
+artifacts only a rejection is used, for its advice on failures. LEVI itself would execute a candidate's text,
+unisolated, in a process of its own before it calls a score function: `Policies` gives our evaluator the text instead.
+Budget: `evaluations`, the seed included; it may stop one short. A good third starts the archive (seeds and variants).
 """
 
 from __future__ import annotations

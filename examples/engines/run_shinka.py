@@ -40,7 +40,7 @@ if __name__ == "__main__":
     job = LocalJobConfig(
         eval_program_path=str(Path(__file__).with_name("shinka_evaluate.py")), python_executable=sys.executable
     )
-    ShinkaEvolveRunner(
-        evolution, job, DatabaseConfig(num_islands=1), banner_style="minimal", max_evaluation_jobs=1, max_proposal_jobs=1
-    ).run()
+    islands = DatabaseConfig(num_islands=1)
+    alone = {"max_evaluation_jobs": 1, "max_proposal_jobs": 1, "banner_style": "minimal"}
+    ShinkaEvolveRunner(evolution, job, islands, **alone).run()
     finish(run, (run.output / "best" / "main.py").read_text(encoding="utf-8"))

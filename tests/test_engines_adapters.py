@@ -106,20 +106,22 @@ def test_shinkaevolve_evolves_policies(place: Path) -> None:
     check_best(output, proposed)
 
 
-def test_shinka_job_writes_what_its_loader_reads(place: Path) -> None:
-    (place / "refused.py").write_text("import os\n")
-    for program, correct in ((ROOT / "initial_program.py", True), (place / "refused.py", False)):
-        folder = place / program.stem
-        done = run(place, "shinka_evaluate.py", "--program_path", str(program), "--results_dir", str(folder))
-        assert done.returncode == 0, done.stderr
-        metrics = json.loads((folder / "metrics.json").read_text())
-        assert set(metrics) == {"combined_score", "public", "private", "text_feedback"}
-        assert metrics["combined_score"] == metrics["public"]["combined_score"]
-        assert (metrics["combined_score"] > REJECTED) is correct
-        verdict = json.loads((folder / "correct.json").read_text())
-        assert verdict["correct"] is correct
-        assert (verdict["error"] is None) is correct
-        assert ("gap_closed" in metrics["text_feedback"]) is correct
+def shinka_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    metrics, correct = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "correct"))
+    assert set(metrics) == {"combined_score", "public", "private", "text_feedback"}
+    assert set(correct) == {"correct", "error"}
+    assert metrics["combined_score"] == metrics["public"]["combined_score"]
+    return metrics, correct
+
+
+def test_shinka_job_scores_a_policy(place: Path) -> None:
+    program = str(ROOT / "initial_program.py")
+    done = run(place, "shinka_evaluate.py", "--program_path", program, "--results_dir", str(place / "results"))
+    assert done.returncode == 0, done.stderr
+    metrics, correct = shinka_results(place / "results")
+    assert metrics["public"]["valid"] == 1.0
+    assert "gap_closed" in metrics["text_feedback"]
+    assert correct == {"correct": True, "error": None}
 
 
 @pytest.fixture
@@ -130,12 +132,21 @@ def common(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    "source", ["", "\0", "\ud800", "x" * 10**6, "é" * 15_000, "def priority(block, cache):\n\treturn 1"]
-)
-def test_any_text_reaches_the_evaluator_and_once(
-    common: ModuleType, monkeypatch: pytest.MonkeyPatch, source: str
+def test_shinka_job_says_why_a_policy_is_refused(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    refused = {"combined_score": REJECTED, "valid": 0.0, "artifacts": {"rejection": "no imports"}}
+    monkeypatch.setattr(common, "evaluate", lambda path: refused)
+    monkeypatch.setattr(sys, "argv", ["", "--program_path", "p.py", "--results_dir", str(tmp_path / "results")])
+    importlib.import_module("shinka_evaluate").main()
+    metrics, correct = shinka_results(tmp_path / "results")
+    assert metrics["combined_score"] == REJECTED
+    assert metrics["text_feedback"] == "rejection\nno imports"
+    assert correct == {"correct": False, "error": "no imports"}
+
+
+@pytest.mark.parametrize("source", ["", "\0", "\ud800", "x" * 10**6, "é" * 15_000, "a = 1\r\n\tb = 2"])
+def test_any_text_reaches_the_evaluator_once(common: ModuleType, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     seen: list[bytes] = []
 
     def evaluate(path: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""OpenEvolve's prompts read, and answers written so that its parser takes them.
+"""Engines' prompts read, and answers written so that their parsers take them.
 
-Knows the texts of OpenEvolve 0.4.0's default templates; must not know how a child is made.
+Knows the texts of OpenEvolve 0.4.0's default templates, and of other engines what they have in common; must not know
+how a child is made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from sim.search import layouts
 from sim.search.genome import NotAGenome, split
 from sim.search.operator import Partner
 
@@ -57,7 +59,17 @@ def read(text: str) -> Prompt | None:
         fitness = _FITNESS.search(history)
         shown = _number(fitness.group(1)) if fitness else None
         return Prompt(text[start.end() : end.start()], partners, mode, shown)
-    return None
+    return _read_any(text)
+
+
+def _read_any(text: str) -> Prompt | None:
+    """Return what the prompt of another engine asks to vary: programs are known by their EVOLVE-BLOCK."""
+    found, rest = layouts.programs(text)
+    if not found:
+        return None
+    parent, *others = found
+    mode: Mode = "diff" if _DIFF_WORDS.search(rest) else "rewrite"
+    return Prompt(parent.source, tuple(Partner(other.source, other.score) for other in others), mode, parent.score)
 
 
 def _number(text: str) -> float | None:
@@ -115,4 +127,4 @@ def other_answer(system: str, user: str) -> tuple[str, str]:
         scores = {"readability": 0.5, "maintainability": 0.5, "efficiency": 0.5}
         reasoning = "The operator does not judge code; every score is the neutral 0.5."
         return "evaluation", "```json\n" + json.dumps({**scores, "reasoning": reasoning}) + "\n```"
-    return "other", "This endpoint varies cache policies shown in OpenEvolve's prompts; it answers nothing else."
+    return "other", "This endpoint varies cache policies shown in an engine's prompt; it answers nothing else."

@@ -25,6 +25,10 @@ REJECTED = -1.0
 """Score of a candidate that broke the contract, crashed or ran out of time."""
 
 
+class NoCellCounts(ValueError):
+    """LRU is so near the optimum everywhere that nothing can be scored."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One trace at one capacity: tokens of the candidate against LRU and the optimum, of the requests that count."""
@@ -82,7 +86,7 @@ def score(cells: Sequence[Cell], nodes: int) -> Score:
         nodes: Size of the policy in syntax nodes; 0 for the engine's own.
 
     Raises:
-        ValueError: If no cell counts.
+        NoCellCounts: If no cell counts.
     """
     shares: dict[str, list[float]] = {}
     weights: dict[str, float] = {}
@@ -91,7 +95,7 @@ def score(cells: Sequence[Cell], nodes: int) -> Score:
             shares.setdefault(cell.trace, []).append(max(cell.gap_closed, -1.0))
             weights[cell.trace] = cell.weight
     if not shares:
-        raise ValueError("no cell counts: LRU is within one percentage point of the optimum everywhere")
+        raise NoCellCounts("no cell counts: LRU is within one percentage point of the optimum everywhere")
     by_trace = {trace: sum(values) / len(values) for trace, values in shares.items()}
     every = [(weights[trace], value) for trace, values in shares.items() for value in values]
     mean = sum(weight * value for weight, value in every) / sum(weight for weight, _ in every)

@@ -385,13 +385,13 @@ def test_controls_neither_probe_nor_screen(tmp_path: Path):
 # ---- the screen ----------------------------------------------------------------------------------------------------
 
 
-def test_a_reduced_panel_is_the_beginning_at_two_sizes():
+def test_a_reduced_panel_is_the_beginning_at_three_sizes():
     trace = load("synthetic:chat?seed=1&requests=300")
     panel = make_panel("mine-v1", "train", {"chat": trace}, Setup(warmup=60))
     small = reduced(panel, 2000)
     cut = small.traces["chat"]
     assert cut.n_refs <= 2000 < cut.n_refs + trace.offsets[cut.n_requests + 1] - trace.offsets[cut.n_requests]
-    kept = [panel.cells[i].capacity_blocks for i in (0, len(panel.cells) // 2)]
+    kept = [panel.cells[i].capacity_blocks for i in sorted({0, len(panel.cells) // 2, len(panel.cells) - 2})]
     assert [cell.capacity_blocks for cell in small.cells] == kept
     assert {cell.first_counted for cell in small.cells} == {60 * cut.n_requests // 300}
     assert small.fingerprint not in (panel.fingerprint, reduced(panel, 3000).fingerprint)
@@ -413,11 +413,12 @@ splits:
 
 def test_the_screen_runs_policies_isolated_and_ranks_them(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(PANEL)
-    screen = Screen(str(tmp_path / "tiny.yaml"), 3000)
+    screen = Screen(str(tmp_path / "tiny.yaml"), 6000)
     try:
+        assert screen.panel.name == "tiny-v1-reduced"
         lru, mru = (screen.measure(load_policy(name).source) for name in ("lru", "mru"))
         assert lru.stage == "panel"
-        assert lru.score > mru.score
+        assert abs(lru.score) < 0.001 < abs(mru.score)
         assert lru.refs > 0
         for text, stage in (
             ("import os\n", "gate"),
@@ -427,6 +428,11 @@ def test_the_screen_runs_policies_isolated_and_ranks_them(tmp_path: Path):
             assert (found.stage, found.score) == (stage, -1.0)
     finally:
         screen.close()
+
+
+def test_a_trace_too_short_to_be_cut_is_screened_whole(tmp_path: Path):
+    (tmp_path / "tiny.yaml").write_text(PANEL)
+    assert Screen(str(tmp_path / "tiny.yaml"), 100).panel.name == "tiny-v1"
 
 
 # ---- features ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""A cheap panel that ranks policies much as the whole one does: the beginning of each trace, at two cache sizes.
+"""A cheap panel that ranks policies much as the whole one does: the beginning of each trace, at three cache sizes.
 
-Knows panels; must not know scores. Measured on real-v1 train, Spearman's rank correlation of scores with the whole
-panel's over policies drawn and evolved: see `reduced`.
+Knows panels; must not know scores.
 """
 
 from __future__ import annotations
@@ -16,10 +15,12 @@ from workloads.trace import Trace
 
 
 def reduced(panel: Panel, most_refs: int) -> Panel:
-    """Return the first requests of each trace, at the smallest and the middle one of its cache sizes.
+    """Return the first requests of each trace, at the smallest, the middle and the last but one of its cache sizes.
 
-    The beginning of a trace keeps blocks, prompts and rhythm as they are, and so ranks better than fewer sessions
-    (0.75 to 0.86), which slow the traffic down, or coarser blocks (0.82), which change depths.
+    Measured on real-v1 train with 500,000 references, 183 policies drawn, shipped and evolved: Spearman's correlation
+    of the scores with the whole panel's is 0.92, and 0.92 among those that score above -0.05 here, at 14% of the
+    replay. Without the third size it is 0.65 among those. Every eighth or fourth session instead gives 0.74 or 0.76,
+    since traffic slows down; blocks eight times as large give 0.75, since depths change.
 
     Args:
         panel: The whole panel.
@@ -30,7 +31,7 @@ def reduced(panel: Panel, most_refs: int) -> Panel:
     for name, trace in traces.items():
         rungs = [cell for cell in panel.cells if cell.trace_name == name]
         warm = rungs[0].first_counted * trace.n_requests // panel.traces[name].n_requests
-        cells += [replace(rungs[i], first_counted=warm) for i in sorted({0, len(rungs) // 2})]
+        cells += [replace(rungs[i], first_counted=warm) for i in sorted({0, len(rungs) // 2, max(len(rungs) - 2, 0)})]
     fingerprint = hashlib.sha256(f"{panel.fingerprint}/reduced/{most_refs}".encode()).hexdigest()
     return replace(panel, traces=traces, cells=tuple(cells), fingerprint=fingerprint, name=f"{panel.name}-reduced")
 

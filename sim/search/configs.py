@@ -215,7 +215,7 @@ def _search_section() -> Iterator[Line]:
         "tune_total": "evaluations per run at most, so that tuning does not dominate it",
         "tune_seconds": "no further evaluation of a tuned answer starts after this",
         "max_nodes": "size limit of proposals in syntax nodes",
-        "screen_children": "children of new behaviour tried on a tenth of the panel for each answer; 0: no screening",
+        "screen_children": "children of new behaviour tried on an eighth of the panel for each answer; 0: no screening",
         "explore": "how often any of them is the answer, instead of the best",
         "restart_after": "requests without improvement after which a fresh lineage starts; 0: never",
         "taboo_distance": "how far, 0 to 1, its behaviour keeps from the best before",

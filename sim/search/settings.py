@@ -42,11 +42,11 @@ class Settings:
     tune_fraction: float = 0.5
     tune_evaluations: int = 48
     tune_total: int = 144
-    tune_seconds: float = 10.0
+    tune_seconds: float = 20.0
     objective: str = "sim.screening:screening_objective"
     screen_children: int = 3
     explore: float = 0.15
-    restart_after: int = 15
+    restart_after: int = 20
     taboo_distance: float = 0.05
     screen: str = "sim.screening:training_screen"
 

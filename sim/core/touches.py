@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import types
 
 from sim.core.compiled import kernel
+from sim.core.replay import frozen
 
 NEVER = 1e6
 """Seconds since what has not happened."""
@@ -39,6 +40,10 @@ FEATURES = (
 B_SEEN, B_LAST, B_FIRST, B_GAP, B_USES30, B_USES300, B_BRANCHES, B_FROM_END, B_WAS_LAST, B_REQUEST = range(10)
 R_TURN, R_GAP, R_MEAN, R_BLOCKS = range(4)
 S_LAST, S_N, S_ACTIVITY = range(3)
+
+
+KINDS = (np.int64, np.int32, np.float64, np.int32, np.int32, np.int32, np.int32, np.int64)
+"""Of the columns of a `Stream`."""
 
 
 class Stream(NamedTuple):
@@ -188,16 +193,8 @@ def _remember(stream, memory, i):
 
 
 def _signature():
-    kinds = (np.int64, np.int32, np.float64, np.int32, np.int32, np.int32, np.int32, np.int64)
-    stream = Stream(*(frozen(np.zeros(0, kind)) for kind in kinds))
+    stream = Stream(*(frozen(np.zeros(0), kind) for kind in KINDS))
     return types.void(numba.typeof(stream), numba.typeof(new_memory(1, 1, 0)), types.float32[:, ::1])
-
-
-def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Return a read-only view, as the signature wants it."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel(_signature())

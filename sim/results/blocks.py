@@ -29,7 +29,8 @@ TEXT = (
 def report(which: str, split: str, policies: Sequence[Evolved], workers: Workers = SERIAL) -> Report:
     """Measure policies at block sizes from each trace's own up."""
     panel = load_panel(split, which, purpose="report")
-    traces, places = {}, []
+    traces: dict[str, Trace] = {}
+    places = []
     for place in places_of(panel):
         own = panel.traces[place.trace]
         for size in sizes(own):

@@ -147,7 +147,7 @@ def code_digest() -> str:
 
 def _path(trace: Trace, job: Job) -> Path:
     runner = job.runner
-    said = [code_digest(), trace.fingerprint, runner.name if runner.source is None else "", runner.source]
+    said: list[object] = [code_digest(), trace.fingerprint, runner.name if runner.source is None else "", runner.source]
     said += [runner.engine, job.capacity_blocks, job.mode]
     name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
     return user_cache_dir() / "results" / f"{name}.npz"

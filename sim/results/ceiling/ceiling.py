@@ -23,7 +23,7 @@ from sim.executor import run
 from sim.results import figures
 from sim.results.ceiling import foresight, hazards
 from sim.results.ceiling.hazards import EDGES_S, WIDTHS_S, Model
-from sim.results.ceiling.touches import Touches, touches_of
+from sim.results.ceiling.touches import FEATURES, Touches, touches_of
 from sim.results.contenders import Evolved
 from sim.results.places import Measured, Place, measure, places_of
 from sim.results.replays import SERIAL, Outcome, Runner, Workers, code_digest
@@ -90,8 +90,8 @@ def report(
     if split != "validation":
         panel = load_panel(split, which, purpose="report")
         choices = {trace: _chosen_for(trace, train, chosen) for trace in panel.traces}
-        hits = _replayed(panel, {trace: [choice] for trace, choice in choices.items()}, models, workers)
-        reported.append((panel, {trace: hits[trace, choice] for trace, choice in choices.items()}, choices))
+        read = _replayed(panel, {trace: [choice] for trace, choice in choices.items()}, models, workers)
+        reported.append((panel, {trace: read[trace, choice] for trace, choice in choices.items()}, choices))
     tables, data = [], {}
     for panel, hits, choices in reported:
         table, numbers = _table(panel, hits, choices, policies, workers)
@@ -260,7 +260,7 @@ def _assembled(
 
 def _hazard_curves(touches: Touches) -> dict[str, list[tuple[float, float]]]:
     """Return (middle of the age bin in s, chance of a use in % per s) by how often a block was seen."""
-    seen = touches.features[:, hazards.FEATURES.index("seen")]
+    seen = touches.features[:, FEATURES.index("seen")]
     classes = np.searchsorted(np.array(list(CLASSES.values()), np.float64), seen).astype(np.int64)
     found = hazards.observed(touches, classes)
     middle = EDGES_S + 0.5 * WIDTHS_S

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core import touches as core
+from sim.core.replay import frozen
 from workloads.trace import Trace
 
 FEATURES = core.FEATURES
@@ -55,16 +56,16 @@ def _features(trace: Trace) -> Floats:
     session = unknown if trace.session is None else trace.session
     sessions = int(session.max(initial=-1)) + 1
     columns = (
-        trace.offsets.astype(np.int64),
-        trace.block_ids.astype(np.int32),
-        trace.arrival_s.astype(np.float64),
-        trace.input_tokens.astype(np.int32),
-        trace.output_tokens.astype(np.int32),
-        (unknown if trace.turn is None else trace.turn).astype(np.int32),
-        (unknown if trace.request_type is None else trace.request_type).astype(np.int32),
-        np.where(session < 0, sessions, session).astype(np.int64),
+        trace.offsets,
+        trace.block_ids,
+        trace.arrival_s,
+        trace.input_tokens,
+        trace.output_tokens,
+        unknown if trace.turn is None else trace.turn,
+        unknown if trace.request_type is None else trace.request_type,
+        np.where(session < 0, sessions, session),
     )
-    stream = core.Stream(*(core.frozen(column) for column in columns))
+    stream = core.Stream(*(frozen(np.asarray(c), kind) for c, kind in zip(columns, core.KINDS, strict=True)))
     found = np.zeros((trace.n_refs, len(FEATURES)), np.float32)
     core.describe(stream, core.new_memory(trace.n_blocks, trace.n_requests, sessions), found)
     return found

@@ -65,6 +65,15 @@ def child(number: int, score: float, code: str) -> dict:
             "metadata": {"iteration_time": 0.5}}  # fmt: skip
 
 
+def store(run: RunDir, entry: dict) -> None:
+    """Store a child as the engine does."""
+    folder = run.databases / "1" / "programs"
+    folder.mkdir(parents=True, exist_ok=True)
+    program = {"id": str(entry["iteration"]), "timestamp": entry["timestamp"], "code": entry["child_code"]}
+    program |= {"metrics": entry["child_metrics"], "metadata": {"island": 0}}
+    (folder / f"{program['id']}.json").write_text(json.dumps(program))
+
+
 # ---- arms ------------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +210,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def fake(job, run, say) -> bool:
         seeds.append(job.seed)
         os.environ["KVEVOLVE_PANEL"] = "changed"
-        write_lines(run.trace, [child(1, 0.1, BETTER.format(job.seed)), child(2, 0.2, BETTER.format(10 + job.seed))])
+        children = [child(1, 0.1, BETTER.format(job.seed)), child(2, 0.2, BETTER.format(10 + job.seed))]
+        write_lines(run.trace, children)
+        for entry in children:
+            store(run, entry)
         return True
 
     monkeypatch.setattr(running, "search", fake)

@@ -212,7 +212,7 @@ def test_random_search_does_not_depend_on_the_parent_and_reaches_known_good_shap
         return [operator.draw(frame, rng).source.split("START\n")[1] for _ in range(count)]
 
     assert draws(SEEDS["lru"], 20) == draws(SEEDS["gdsf"], 20)
-    found = draws(SEEDS["lru"], 500)
+    found = draws(SEEDS["lru"], 1_000)
     bonus = re.compile(r"return block\.(last_access|released) \+ \d+ \* min\(block\.seen, \d+\)\n")
     ageing = re.compile(r"cache\.s\d = max\(cache\.s\d, block\.s\d\)")
     admission = re.compile(r"return block\.seen > \d")

@@ -187,7 +187,7 @@ def resume(
 
     def go(which: str = "auto", resumed: bool = True, engine: Callable[..., None] = stop) -> str:
         job = evolve.Job(ROOT / "initial_program.py", ROOT / "evaluator.py", ROOT / "config.yaml", panel=which)
-        monkeypatch.setattr(evolve, "_run_engine", engine)
+        monkeypatch.setattr(evolve, "run_engine", engine)
         with pytest.raises(_Started):
             evolve.evolve(job, run, lambda _: None, resume=resumed)
         return os.environ["KVEVOLVE_PANEL"]

@@ -31,6 +31,7 @@ CONVERSATION = {
     "mq": (20_122, 66_807),
     "mru": (12_645, 18_398),
     "pgdsf": (15_832, 65_516),
+    "prefix_cache_evolve": (19_878, 47_132),
     "sae_per_block": (12_984, 55_664),
     "second_touch_protected": (16_093, 63_651),
     "t_lru": (13_708, 49_575),
@@ -51,6 +52,7 @@ GENERATED = {
     "mq": (7_708, 9_585, 9_578),
     "mru": (7_015, 7_629, 8_447),
     "pgdsf": (7_676, 9_513, 9_556),
+    "prefix_cache_evolve": (2_567, 2_567, 2_566),
     "sae_per_block": (6_265, 9_206, 9_313),
     "second_touch_protected": (7_275, 9_564, 9_656),
     "t_lru": (6_662, 9_203, 9_269),
@@ -58,7 +60,10 @@ GENERATED = {
 }
 """Hit blocks at 60 and 200 blocks, serial; then 200 blocks, overlap, inferred decode. Turns and priorities known."""
 
-MOVING = {"bailian_workload_aware", "continuum_ttl", "hyperbolic", "lirs_irr", "marconi", "mq", "sae_per_block"}
+MOVING = {
+    *("bailian_workload_aware", "continuum_ttl", "hyperbolic", "lirs_irr", "log_linear", "marconi", "mq"),
+    *("prefix_cache_evolve", "sae_per_block"),
+}
 """Scores that read a clock or a running average, and so are computed anew whenever room is made."""
 
 PUBLISHED = {

@@ -141,7 +141,8 @@ def test_variants_change_what_they_say(marks: Marks) -> None:
     floor = int(trace.occupied_blocks.max())
     for variant in ALL:
         case = varied(trace, cells, variant)
-        assert (case.before, bool(case.cells)) == (trace, variant != Variant(BLOCKS, 64))
+        same = ended(trace) if variant == Variant(BLOCKS, 16) else trace
+        assert (case.before.fingerprint, bool(case.cells)) == (same.fingerprint, variant != Variant(BLOCKS, 64))
         for i, before, after in case.cells:
             assert before == cells[i].capacity_blocks
             if variant.kind == CAPACITY:

@@ -32,7 +32,8 @@ def reduced(panel: Panel, most_refs: int) -> Panel:
         rungs = [cell for cell in panel.cells if cell.trace_name == name]
         warm = rungs[0].first_counted * trace.n_requests // panel.traces[name].n_requests
         cells += [replace(rungs[i], first_counted=warm) for i in sorted({0, len(rungs) // 2, max(len(rungs) - 2, 0)})]
-    fingerprint = hashlib.sha256(f"{panel.fingerprint}/reduced/{most_refs}".encode()).hexdigest()
+    chosen = [(cell.trace_name, cell.capacity_blocks, cell.first_counted) for cell in cells]
+    fingerprint = hashlib.sha256(repr((panel.fingerprint, most_refs, chosen)).encode()).hexdigest()
     return replace(panel, traces=traces, cells=tuple(cells), fingerprint=fingerprint, name=f"{panel.name}-reduced")
 
 

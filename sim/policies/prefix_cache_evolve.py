@@ -2,7 +2,7 @@
 
 As published: admit if a value of decayed use, structure and cost exceeds a pressure; evict the largest 0.82 log age -
 1.65 log(uses) - 0.24 log(recent uses) - 0.5 priority. Weights and half-lives (12, 1.5 and 3.5 requests) are theirs.
-Object: a block. Its three decayed sums are s0..s2, in a ghost list of 64,000 where theirs keeps 1,024 blocks.
+Object: a block; leaves leave, as there. Its decayed sums are s0..s2, in a ghost list of 64,000, where theirs has 1,024.
 Depths count blocks of whatever size, costs tokens, as there: tuned on 16-token blocks, 24 and 48 of them, and left so.
 Adaptations. Descendants are not known here when it matters, a candidate and a new block have none: their terms are 0.
 A refused block cannot be written to: it counts as seen once at its last access if it was seen at all. Pressure there

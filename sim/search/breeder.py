@@ -6,6 +6,7 @@ the engine.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import random
 import threading
@@ -85,6 +86,11 @@ class Breeder:
         """Children other threads are about to choose from."""
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._screen: Screen | None = None
+
+    def see(self, source: str) -> None:
+        """Never propose the text of a program again."""
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError), self._lock:
+            self.seen.add(fingerprint(source))
 
     def note(self, source: str, score: float | None, screened: float | None = None) -> None:
         """Remember a program that a prompt shows, with its score, or that a tuner made, with what it scored there."""

@@ -142,20 +142,24 @@ class Service:
             entry["kind"], content = prompts.other_answer(request.system, request.user)
             return content
         entry.update(kind="policy", mode=prompt.mode, fitness=prompt.fitness, parent=mark_of(prompt.parent))
-        self._remember(prompt)
-        with self._operating:
-            champion, wants_tuning = self._champion(request.model, rng)
-            entry["tuned"] = [fingerprint(champion.source)] if champion else []
+        self._remember(prompt, request.model)
         ledger = Ledger()
-        child = self._child(request, prompt, rng, entry, ledger)
-        policy = self._tune(champion, child, rng, entry) if wants_tuning else child
+        entry["moves"] = ["tuned"]
+        policy = self._tuned_champion(request.model, rng, entry)
+        if policy is None:
+            policy = self._child(request, prompt, rng, entry, ledger)
+            if request.model == "kvevolve-tune" and "evaluations" not in entry.get("tuning", {}):
+                policy = self._tune(policy, "child", rng, entry) or policy
         entry.update(child=fingerprint(policy.source), nodes=policy.nodes, source=policy.source, ends=ledger.to_dict())
         return prompts.answer(prompt, policy.source, f"Moves: {', '.join(entry['moves'])}.")
 
-    def _remember(self, prompt: Prompt) -> None:
-        """Note what a prompt shows, and its scores."""
+    def _remember(self, prompt: Prompt, model: str) -> None:
+        """Note what a prompt shows, and its scores; for a control, that it is no news."""
         for partner in (*prompt.partners, Partner(prompt.parent, prompt.fitness)):
-            self.breeder.note(partner.source, partner.score)
+            if model in CONTROLS:
+                self.breeder.see(partner.source)
+            else:
+                self.breeder.note(partner.source, partner.score)
 
     def _child(
         self, request: Request, prompt: Prompt, rng: random.Random, entry: dict[str, Any], ledger: Ledger
@@ -186,51 +190,50 @@ class Service:
         entry.update(moves=list(child.moves), lineage=child.lineage, screened=child.screened)
         return child.policy
 
-    def _champion(self, model: str, rng: random.Random) -> tuple[Policy | None, bool]:
-        """Return the best program of the run if it has constants and was not tuned before, and whether to tune."""
+    def _tuned_champion(self, model: str, rng: random.Random, entry: dict[str, Any]) -> Policy | None:
+        """Return the best program of the run with better constants; now and then, once each, if there are any."""
         lucky = rng.random() < self.settings.tune_fraction
         if model in CONTROLS or not (lucky or model == "kvevolve-tune"):
-            return None, False
-        best = self.breeder.memory.best()
-        if best is None or best.mark in self.tuned:
-            return None, model == "kvevolve-tune"
+            return None
+        with self._operating:
+            best = self.breeder.memory.best()
+            if best is None or best.mark in self.tuned:
+                return None
+            self.tuned.add(best.mark)
+            entry["tuned"] = [best.mark]
         try:
-            policy = Policy.from_source(best.source)
+            return self._tune(Policy.from_source(best.source), "champion", rng, entry)
         except PolicyRejected:
-            return None, model == "kvevolve-tune"
-        if not policy.literals:
-            return None, model == "kvevolve-tune"
-        self.tuned.add(best.mark)
-        return policy, True
+            return None
 
-    def _tune(self, champion: Policy | None, child: Policy, rng: random.Random, entry: dict[str, Any]) -> Policy:
-        """Return the champion tuned if there is one and that gave something new; else the child, tuned if it can be."""
+    def _tune(self, start: Policy, of: str, rng: random.Random, entry: dict[str, Any]) -> Policy | None:
+        """Return a policy with better constants; None if there are none, or the budget is spent."""
         with self._tuning:
             budget = min(self.settings.tune_evaluations, self.passes_left)
-            start = champion or child
             if budget < MIN_TUNE_EVALUATIONS or not start.literals:
                 entry["tuning"] = {"skipped": "no literals" if not start.literals else "budget of the run is spent"}
-                return child
+                return None
             seconds = self.settings.tune_seconds
             try:
                 result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
             except TuningFailed as error:
                 entry["tuning"] = {"failed": repr(error.__cause__ or error)}
-                return child
+                return None
             self.passes_left -= result.passes
-            mark = fingerprint(result.policy.source)
+        mark = fingerprint(result.policy.source)
+        entry["tuning"] = {
+            "of": of,
+            "evaluations": result.evaluations,
+            "passes": round(result.passes, 3),
+            "start_score": result.start_score if math.isfinite(result.start_score) else None,
+            "score": result.score,
+            "left": round(self.passes_left, 3),
+        }
+        with self._operating:
             self.tuned.add(mark)
-            entry["tuning"] = {
-                "of": "champion" if champion else "child",
-                "evaluations": result.evaluations,
-                "passes": round(result.passes, 3),
-                "start_score": result.start_score if math.isfinite(result.start_score) else None,
-                "score": result.score,
-                "left": round(self.passes_left, 3),
-            }
-        known = mark in self.breeder.seen
-        self.breeder.note(result.policy.source, None, result.score)
-        return child if champion and known else result.policy
+            known = mark in self.breeder.seen
+            self.breeder.note(result.policy.source, None, result.score)
+        return None if known else result.policy
 
     def _load_objective(self) -> Objective:
         if self._objective is None:

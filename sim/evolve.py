@@ -22,6 +22,7 @@ from sim.history import ingest
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.population import Rebuilt, rebuild
+from sim.promotion.gate import judge
 from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json
 from sim.search.llm import ending
@@ -48,6 +49,7 @@ class Job:
         tune_evaluations: Budget of the final CMA-ES tuning, in passes over the training panel.
         panel: Name or file of the panel, see `workloads.panel.load_panel`; for a run that is resumed, "auto" is the
             panel it was started on.
+        gate: Whether the chosen policy is judged by the promotion gate (`sim.promotion`), a few minutes.
     """
 
     program: Path
@@ -57,6 +59,7 @@ class Job:
     seed: int | None = None
     tune_evaluations: int = 18
     panel: str = "auto"
+    gate: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +114,8 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
     best, validation = _choose(finalists, tuned, job, say)
     run.best_policy.write_text(best.source)
-    # the promotion gate judges `best` here, before anything that is held out is read
-    report = _report(job, run, best, validation) + _held_out(job, run, best, finished)
+    verdict = _judged(job, run, best, finished, say)  # before anything that is held out is read
+    report = _report(job, run, best, validation) + verdict + _held_out(job, run, best, finished)
     run.report.write_text(report + "\n")
     outcome = evaluator.evaluate(run.best_policy, advice=False)
     evaluator.close()
@@ -237,6 +240,16 @@ def _choose(finalists: list[Policy], tuned: list[Policy], job: Job, say: Say) ->
 def _columns(job: Job, best: Policy) -> list[Policy]:
     seed = Policy.from_source(job.program.read_text(), "seed")
     return [seed, *(load_policy(name) for name in BASELINES), best]
+
+
+def _judged(job: Job, run: RunDir, best: Policy, finished: bool, say: Say) -> str:
+    """Return what the promotion gate says of the chosen policy, if the job wants it judged and the run is done."""
+    if not (job.gate and finished):
+        return ""
+    say("judging it by the promotion gate, on validation")
+    verdict = judge(run.best_policy, job.panel, "process")
+    write_json(run.verdict, verdict.to_dict())
+    return f"\n\nPROMOTION GATE\n{verdict}"
 
 
 def _held_out(job: Job, run: RunDir, best: Policy, finished: bool) -> str:

@@ -81,6 +81,11 @@ class RunDir:
         return self.root / "rebuilt"
 
     @property
+    def verdict(self) -> Path:
+        """What the promotion gate found, if it was asked."""
+        return self.root / "verdict.json"
+
+    @property
     def provenance(self) -> Path:
         """Versions, panel, seed, scores."""
         return self.root / "provenance.json"

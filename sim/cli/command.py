@@ -163,6 +163,7 @@ def _evolve(options: argparse.Namespace) -> int:
         options.seed,
         options.tune_evaluations,
         panel,
+        options.gate or bool(options.trace),
     )
     finished = evolve(job, run, _say, resume=options.resume is not None)
     print(finished.report)
@@ -338,5 +339,7 @@ def _add_evolve(verbs: Any) -> None:
         "where candidates are evaluated, the engine's workers sharing it (default: kvevolve.evaluation of the config)"
     )
     verb.add_argument("--executor", choices=("serial", "ray"), help=text)
+    text = "judge the chosen policy by the promotion gate (with --trace always); some minutes"
+    verb.add_argument("--gate", action="store_true", help=text)
     verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
     verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")

@@ -179,6 +179,7 @@ def test_scores_by_trace(common: ModuleType) -> None:
         ("llm: {models: [{name: m}], api_key: '${KVEVOLVE_NOT_SET}'}\n", [], "environment that is not set"),
         ("llm: {models: [{name: m}], api_key: k}\n", ["--iterations", "-1"], "at least 1"),
         ("llm: {models: [\n", [], "--config:"),
+        ("llm: {models: [{name: m}], api_key: k}\n", ["--output", "."], "is not empty"),
     ],
 )
 def test_bad_configurations_are_refused_by_name(
@@ -192,7 +193,8 @@ def test_bad_configurations_are_refused_by_name(
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(config)
-    monkeypatch.setattr(sys, "argv", ["run_x.py", "--config", str(path), "--output", str(tmp_path / "out"), *options])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run_x.py", "--config", str(path), "--output", "out", *options])
     with pytest.raises(SystemExit):
         common.start("x")
     assert said in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from openevolve.novelty_judge import NOVELTY_USER_MSG
+from openevolve.prompt.templates import TemplateManager
 
 from sim.search import layouts
 from sim.search import prompt as prompts
@@ -184,6 +186,18 @@ def test_a_crossover_program_after_the_current_one_is_a_partner():
 )
 def test_prompts_without_a_whole_program_ask_for_none(text):
     assert layouts.programs(text)[0] == []
+    assert prompts.read(text) is None
+
+
+@pytest.mark.parametrize("name", ["novelty", "evaluation", "analysis"])
+def test_programs_to_be_judged_are_not_varied(name):
+    if name == "novelty":
+        text = NOVELTY_USER_MSG.format(language="python", existing_code=policy("1.0"), proposed_code=policy("2.0"))
+    elif name == "evaluation":
+        text = TemplateManager().get_template("evaluation").format(current_program=policy("1.0"))
+    else:
+        text = f"# Program to Analyze\n\n{fenced('1.0')}\n\nCombined score to maximize: 0.50\n"
+    assert layouts.programs(text)[0]
     assert prompts.read(text) is None
 
 

@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,8 @@ def start(engine: str) -> Run:
     parser.add_argument("--program", type=Path, default=ROOT / "initial_program.py", help="seed policy")
     parser.add_argument("--config", type=Path, default=ROOT / "config.yaml", help="an OpenEvolve configuration")
     parser.add_argument("--iterations", type=int, help="proposals; default: the configuration's max_iterations")
-    parser.add_argument("--output", type=Path, default=Path(f"evolve_output/{engine}"), help="folder of the results")
+    folder = Path("evolve_output") / time.strftime(f"{engine}-%Y%m%d-%H%M%S")
+    parser.add_argument("--output", type=Path, default=folder, help="new folder of the results")
     options = parser.parse_args()
     try:
         config = read_config(options.config)
@@ -74,6 +76,8 @@ def start(engine: str) -> Run:
     if iterations < 1:
         parser.error(f"{iterations} iterations; give at least 1")
     output = options.output.absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        parser.error(f"--output: {output} is not empty, and some engines would go on with the run in it; give another")
     output.mkdir(parents=True, exist_ok=True)
     os.environ[RUN_DIR_VARIABLE] = str(output)
     ensure_endpoint(options.config)

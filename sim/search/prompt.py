@@ -25,6 +25,7 @@ _PARTNER = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _FITNESS = re.compile(r"^- Fitness: (\S+)$", re.MULTILINE)
+_JUDGE_WORDS = re.compile(r"\bNOT_NOVEL\b|\bJSON object\b|^# Program to Analyze", re.MULTILINE)
 _DIFF_WORDS = re.compile(r"SEARCH/REPLACE|^<<<<<<< SEARCH", re.MULTILINE)
 _MARKER = re.compile(r"^[ \t]*(<<<<<<< SEARCH|=======|>>>>>>> REPLACE)[ \t]*\r?$|<<<<<<< SEARCH|>>>>>>> REPLACE", re.M)
 
@@ -65,7 +66,7 @@ def read(text: str) -> Prompt | None:
 def _read_any(text: str) -> Prompt | None:
     """Return what the prompt of another engine asks to vary: programs are known by their EVOLVE-BLOCK."""
     found, rest = layouts.programs(text)
-    if not found:
+    if not found or _JUDGE_WORDS.search(rest):
         return None
     parent, *others = found
     mode: Mode = "diff" if _DIFF_WORDS.search(rest) else "rewrite"

@@ -31,6 +31,7 @@ CONVERSATION = {
     "mq": (20_122, 66_807),
     "mru": (12_645, 18_398),
     "pgdsf": (15_832, 65_516),
+    "prefix_cache_evolve": (19_878, 47_132),
     "sae_per_block": (12_984, 55_664),
     "second_touch_protected": (16_093, 63_651),
     "t_lru": (13_708, 49_575),
@@ -51,6 +52,7 @@ GENERATED = {
     "mq": (7_708, 9_585, 9_578),
     "mru": (7_015, 7_629, 8_447),
     "pgdsf": (7_676, 9_513, 9_556),
+    "prefix_cache_evolve": (2_567, 2_567, 2_566),
     "sae_per_block": (6_265, 9_206, 9_313),
     "second_touch_protected": (7_275, 9_564, 9_656),
     "t_lru": (6_662, 9_203, 9_269),
@@ -58,7 +60,8 @@ GENERATED = {
 }
 """Hit blocks at 60 and 200 blocks, serial; then 200 blocks, overlap, inferred decode. Turns and priorities known."""
 
-MOVING = {"bailian_workload_aware", "continuum_ttl", "hyperbolic", "lirs_irr", "marconi", "mq", "sae_per_block"}
+MOVING = {"bailian_workload_aware", "continuum_ttl", "hyperbolic", "lirs_irr", "marconi", "mq", "prefix_cache_evolve",
+          "sae_per_block"}  # fmt: skip
 """Scores that read a clock or a running average, and so are computed anew whenever room is made."""
 
 PUBLISHED = {
@@ -222,6 +225,21 @@ def test_kvbm_multilru():
     assert letters("AABCD", 3, "kvbm_multilru") == letters("AABCD", 3, "lru") == "A"
     # 8 accesses outlive 7, older or not; 7 and 3 are one tier.
     assert letters("AAAAAAAABBBBBBBCCCD", 3, "kvbm_multilru") == "B"
+
+
+def test_prefix_cache_evolve():
+    # Step 5, 1.65 log1p(uses) + 0.24 log1p(recent) - 0.82 log1p(age). A: uses 2.89 + 1, 2.62 + 0.17 - 1.14 = 1.66.
+    # B: uses 0.89, 1.05 + 0.05 - 0.90 = 0.20. C: uses 0.94, 1.10 + 0.06 - 0.57 = 0.59.
+    assert letters("AABCD", 3, "prefix_cache_evolve") == "B"
+    # A 1.13, B 1.61. A hit of priority 20 is worth 0.5 * 20 / 2 ** (5 / 1.5) = 0.99 after five requests.
+    assert letters("AABBCCD", 3, "prefix_cache_evolve") == "A"
+    assert letters("AABBCCD", 3, "prefix_cache_evolve", priority=[0, 20, 0, 0, 0, 0, 0]) == "B"
+
+
+def test_prefix_cache_evolve_refuses_what_is_new_when_the_cache_is_full():
+    trace = hand_trace([[i] for i in range(200)] + [[198], [199]], [11] * 202)
+    counts = run_policy(prepare(trace), compiled("prefix_cache_evolve"), 4, Options()).counts
+    assert 0 < counts["admitted_blocks"] < 100
 
 
 def test_trtllm_priority():

@@ -231,6 +231,21 @@ def test_kvbm_multilru():
     assert letters("AAAAAAAABBBBBBBCCCD", 3, "kvbm_multilru") == "B"
 
 
+def test_prefix_cache_evolve():
+    # Step 5, 1.65 log1p(uses) + 0.24 log1p(recent) - 0.82 log1p(age). A: uses 2.89 + 1, 2.62 + 0.17 - 1.14 = 1.66.
+    # B: uses 0.89, 1.05 + 0.05 - 0.90 = 0.20. C: uses 0.94, 1.10 + 0.06 - 0.57 = 0.59.
+    assert letters("AABCD", 3, "prefix_cache_evolve") == "B"
+    # A 1.13, B 1.61. A hit of priority 20 is worth 0.5 * 20 / 2 ** (5 / 1.5) = 0.99 after five requests.
+    assert letters("AABBCCD", 3, "prefix_cache_evolve") == "A"
+    assert letters("AABBCCD", 3, "prefix_cache_evolve", priority=[0, 20, 0, 0, 0, 0, 0]) == "B"
+
+
+def test_prefix_cache_evolve_refuses_what_is_new_when_the_cache_is_full():
+    trace = hand_trace([[i] for i in range(200)] + [[198], [199]], [11] * 202)
+    counts = run_policy(prepare(trace), compiled("prefix_cache_evolve"), 4, Options()).counts
+    assert 0 < counts["admitted_blocks"] < 100
+
+
 def test_trtllm_priority():
     # A 80, B unknown = 35, C 20: C, then B. D and E have 50.
     assert letters("ABCDE", 3, "trtllm_priority", priority=[80, 0, 20, 50, 50]) == "CB"

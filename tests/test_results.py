@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -302,11 +301,8 @@ def test_the_command_writes_files_and_figures(panel: str, tmp_path: Path, capsys
     assert all(path.stat().st_size > 100 for path in written)
 
 
-def test_the_peer_is_no_classic_and_runs() -> None:
+def test_the_peer_is_no_classic() -> None:
     names = [runner.name for runner in contenders.classics()]
     assert contenders.PEER not in names
     assert {"zoo:arc", "zoo:mq", "gdsf"} <= set(names)
     assert "zoo:belady" not in names
-    trace: Callable[..., object] = sim.simulate
-    result = trace(__import__("workloads").load("synthetic:chat?seed=1&requests=200"), contenders.PEER, 0.1)
-    assert 0 < result.admitted_fraction < 1  # type: ignore[attr-defined]

@@ -116,7 +116,8 @@ def _gaps(measured: Measured, columns: Columns, ends: GapIntervals) -> Table:
 
 
 def _beaten(measured: Measured, columns: Columns, policies: Sequence[Evolved]) -> Table:
-    rivals = [runner for runner in {*columns.chosen.values(), *columns.pool} if not _is_one_of(runner, policies)]
+    everyone = dict.fromkeys((*columns.chosen.values(), *columns.pool))
+    rivals = [runner for runner in everyone if not _is_one_of(runner, policies)]
     rows = []
     for each in policies:
         lost = []

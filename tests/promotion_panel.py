@@ -13,19 +13,9 @@ from sim.promotion import bootstrap, rescoring, rivals
 
 HONEST = "def priority(block, cache):\n    return -block.last_access\n"
 LOSER = "def priority(block, cache):\n    return block.last_access\n"
-LOOPS = """\
-format: kvevolve-panel/1
-name: loops-v1
-capacities: [30%, 50%]
-splits:
-  train:
-    - {name: loop_train, source: 'synthetic:loop?seed=1', options: &size {requests: 160, loop_blocks: 400, prompt_tokens: 1600, block_tokens: 64}}
-  validation:
-    - {name: loop_one, source: 'synthetic:loop?seed=2', options: {requests: 160, loop_blocks: 400, prompt_tokens: 1600, block_tokens: 64}}
-    - {name: loop_two, source: 'synthetic:loop?seed=3', options: {requests: 160, loop_blocks: 500, prompt_tokens: 1600, block_tokens: 64}}
-  test:
-    - {name: loop_test, source: 'synthetic:loop?seed=4', options: {requests: 160, loop_blocks: 400, prompt_tokens: 1600, block_tokens: 64}}
-""".replace("&size ", "")  # noqa: E501
+_LOOPS = {"train": [("loop_train", 1, 400)], "validation": [("loop_one", 2, 400), ("loop_two", 3, 500)]}
+_LOOPS["test"] = [("loop_test", 4, 400)]
+"""Per split: name, seed, blocks of a round."""
 FEW = {name: rival for name, rival in rivals.rivals().items() if name in ("vllm", "lru_frequency", "zoo:arc")}
 """Rivals that are replayed in no time."""
 
@@ -44,7 +34,13 @@ class Kept(Evaluator):
 def write_panel(directory: Path) -> str:
     """Write the panel and return its path."""
     path = directory / "loops.yaml"
-    path.write_text(LOOPS)
+    lines = ["format: kvevolve-panel/1", "name: loops-v1", "capacities: [30%, 50%]", "splits:"]
+    for name, traces in _LOOPS.items():
+        lines.append(f"  {name}:")
+        for trace, seed, blocks in traces:
+            size = f"requests: 160, loop_blocks: {blocks}, prompt_tokens: 1600, block_tokens: 64"
+            lines.append(f"    - {{name: {trace}, source: 'synthetic:loop?seed={seed}', options: {{{size}}}}}")
+    path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 

@@ -96,6 +96,7 @@ def test_a_promoted_policy_validates_to_the_token(shelf: Path) -> None:
 def test_the_test_split_is_read_once_and_the_read_is_on_record(shelf: Path) -> None:
     told = bundle.load("mixed", shelf).manifest
     (look,) = told.test_reads
+    assert look.hit_tokens is not None
     assert (look.panel, look.fingerprint) == ("loops-v1", told.scores["test"].fingerprint)
     assert (look.combined, list(look.hit_tokens)) == (told.scores["test"].combined, told.scores["test"].hit_tokens)
     (logged,) = ledger.entries(shelf / ledger.TEST_READS)
@@ -135,7 +136,8 @@ def test_a_promotion_cut_short_leaves_its_look_on_record(
     promotion.enter(*arguments)
     again = bundle.load("mixed", tmp_path / "shelf").manifest
     assert len(again.test_reads) == len(ledger.entries(tmp_path / "shelf" / ledger.TEST_READS)) == 2
-    assert again.test_reads[0].hit_tokens == told.test_reads[0].hit_tokens
+    assert (again.test_reads[0].combined, again.test_reads[0].hit_tokens) == (None, None)  # nobody wrote it down
+    assert again.test_reads[1].hit_tokens == told.test_reads[0].hit_tokens
 
 
 def test_no_bundle_without_a_verdict_of_this_very_policy(shelf: Path, panel: str, tmp_path: Path) -> None:
@@ -198,6 +200,7 @@ MALFORMED = [
     (put("ab", "sha256"), "field 'sha256'"),
     (put(0.9, "scores", "test", "combined"), "the score is not that of its cells"),
     (put(0.9, "scores", "train", "by_trace", "loop_train"), "the score is not that of its cells"),
+    (put(None, "test_reads", 0, "combined"), "the last read is not what 'scores.test' says"),
     (put(7, "test_reads", 0, "hit_tokens", 0), "the last read is not what 'scores.test' says"),
     (put(False, "verdict", "checks", 3, "passed"), "the gate refused it: cost"),
     (drop("verdict", "checks"), "field 'verdict.checks'"),

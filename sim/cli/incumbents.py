@@ -110,7 +110,7 @@ def _described(told: Manifest) -> str:
         rows.append(["score", split, "", "", "", "", f"{told.scores[split].combined:+.4f}"])  # type: ignore[index]
     head = ["trace", "split", "blocks", "LRU %", "hit %", "optimum %", "gap closed"]
     lines += ["", str(verdict), "", table(head, rows, "llrrrrr"), ""]
-    lines += [
-        f"test split read {look.time} by kvevolve {look.kvevolve}: {look.combined:+.4f}" for look in told.test_reads
-    ]
+    for look in told.test_reads:
+        seen = "cut short" if look.combined is None else f"{look.combined:+.4f}"
+        lines.append(f"test split read {look.time} by kvevolve {look.kvevolve}: {seen}")
     return "\n".join([*lines, ""])

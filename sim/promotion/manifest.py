@@ -87,7 +87,10 @@ class VerdictRecord(Strict):
 
 
 class TestRead(Strict):
-    """One look at the test split: when, of which panel, with which code, and what was seen."""
+    """One look at the test split: when, of which panel, with which code, and what was seen.
+
+    The figures of a look that was cut short before its bundle was written are not on record: null.
+    """
 
     __test__ = False  # no test of pytest's
 
@@ -95,8 +98,8 @@ class TestRead(Strict):
     panel: str
     fingerprint: Digest
     kvevolve: str
-    combined: float
-    hit_tokens: tuple[Count, ...]
+    combined: float | None
+    hit_tokens: tuple[Count, ...] | None
 
 
 class Lineage(Strict):
@@ -152,7 +155,8 @@ class Manifest(Strict):
             if told != (again.combined, again.mean, again.worst_trace_name, again.by_trace):
                 raise ValueError(f"field 'scores.{split}': the score is not that of its cells ({again.combined:+.4f})")
         last, test, validation = self.test_reads[-1], self.scores["test"], self.scores["validation"]
-        if (last.fingerprint, list(last.hit_tokens)) != (test.fingerprint, test.hit_tokens):
+        seen = (last.fingerprint, last.combined, list(last.hit_tokens or ()))
+        if seen != (test.fingerprint, test.combined, test.hit_tokens):
             raise ValueError("field 'test_reads': the last read is not what 'scores.test' says")
         if (self.verdict.fingerprint, list(self.verdict.hit_tokens)) != (validation.fingerprint, validation.hit_tokens):
             raise ValueError("field 'verdict': it is not of what 'scores.validation' says")

@@ -111,7 +111,8 @@ def enter(
     ledger.append(directory / ledger.TEST_READS, {**look, "sha256": verdict.sha256, "name": name})
     scores["test"] = score_on(test, policy, executor, workers, _teller("test"))
     seen = {"combined": scores["test"].combined, "hit_tokens": scores["test"].hit_tokens}
-    looks = [{key: entry.get(key) for key in look} | seen for entry in earlier]  # cut short: what they saw is the same
+    unseen = {"combined": None, "hit_tokens": None}
+    looks = [{key: entry.get(key) for key in look} | unseen for entry in earlier]
     manifest = sealed(
         {
             "format": FORMAT,

@@ -11,35 +11,33 @@ from collections.abc import Sequence
 
 from sim.search.trial import Candidate, Trial
 
-KEPT = 0.5
+KEPT = 1 / 3
 """Part of the candidates that goes on to the next rung."""
 
 Rungs = Sequence[Sequence[int]]
 
 
-def survivors(count: int, rungs: Rungs, kept: float = KEPT) -> list[int]:
+def survivors(count: int, rungs: Rungs) -> list[int]:
     """Return how many of `count` candidates are replayed at each rung, at least one."""
-    return [max(1, math.ceil(count * kept**i - 1e-9)) for i in range(len(rungs))]
+    return [max(1, math.ceil(count * KEPT**i - 1e-9)) for i in range(len(rungs))]
 
 
-def cost(count: int, rungs: Rungs, shares: Sequence[float], kept: float = KEPT) -> float:
+def cost(count: int, rungs: Rungs, shares: Sequence[float]) -> float:
     """Return the passes that a race of `count` candidates costs at most."""
     return sum(
-        alive * sum(shares[cell] for cell in rung)
-        for alive, rung in zip(survivors(count, rungs, kept), rungs, strict=True)
+        alive * sum(shares[cell] for cell in rung) for alive, rung in zip(survivors(count, rungs), rungs, strict=True)
     )
 
 
-def affordable(count: int, rungs: Rungs, shares: Sequence[float], passes: float, kept: float = KEPT) -> int:
+def affordable(count: int, rungs: Rungs, shares: Sequence[float], passes: float) -> int:
     """Return how many of `count` candidates may race for so many passes."""
-    return next((n for n in range(count, 0, -1) if cost(n, rungs, shares, kept) <= passes + 1e-9), 0)
+    return next((n for n in range(count, 0, -1) if cost(n, rungs, shares) <= passes + 1e-9), 0)
 
 
-def race(trial: Trial, candidates: Sequence[Candidate], rungs: Rungs, kept: float = KEPT) -> list[Candidate]:
+def race(trial: Trial, candidates: Sequence[Candidate], rungs: Rungs) -> list[Candidate]:
     """Run a generation.
 
-    At each rung the estimate decides who goes on: the score with the best candidate's results in the cells not
-    replayed yet.
+    At each rung the score decides who goes on, with what is expected in the cells not replayed yet.
 
     Returns:
         The candidates, best first: those that got further before those that did not, then by score.
@@ -50,7 +48,7 @@ def race(trial: Trial, candidates: Sequence[Candidate], rungs: Rungs, kept: floa
     ranked: list[Candidate] = list(candidates)
     if not ranked:
         return ranked
-    alive = survivors(len(ranked), rungs, kept)
+    alive = survivors(len(ranked), rungs)
     for number, rung in enumerate(rungs):
         running = ranked[: alive[number]]
         for candidate in running:

@@ -9,9 +9,12 @@ from typing import Any
 from sim import plotting
 from sim.figure import COLOURS, MARKERS
 
+LOWEST = -1.0
+"""A policy far below LRU would flatten all others; what lies below is not drawn."""
+
 
 def gaps(data: Mapping[str, Any], path: Path) -> None:
-    """Draw gap closed against capacity, a panel per trace, intervals as bars; `data` as the table writes it."""
+    """Draw gap closed by capacity, a panel per trace, intervals as bars; `data` as the table writes it."""
     cells = [cell for cell in data["cells"] if cell["scored"]]
     traces = list(dict.fromkeys(cell["trace"] for cell in cells))
     figure = plotting.new_figure(4.2 * max(len(traces), 1), 3.8, layout="constrained")
@@ -26,6 +29,7 @@ def gaps(data: Mapping[str, Any], path: Path) -> None:
             places = [cell["capacity"] for cell in mine]
             axes.errorbar(places, height, [below, above], color=colour, marker=marker, ms=4, capsize=2, label=title)
         _frame(axes, trace, "cache, of distinct blocks", "gap closed (LRU 0, optimum 1)")
+        axes.set_ylim(bottom=max(LOWEST, axes.get_ylim()[0]))
     figure.axes[0].legend(fontsize=7, frameon=False)
     plotting.save(figure, path, dpi=160)
 

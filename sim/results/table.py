@@ -147,7 +147,8 @@ def _ttft(measured: Measured, served: Measured | None, columns: Columns) -> Tabl
         rows.append([place.trace, place.label, *numbers])
     note = (
         f"Mean prefill of what was not hit at {rate:,.0f} tokens/s / mean TTFT / 95th percentile of TTFT, the last two "
-        "in overlap mode, where requests run at the same time, hold their blocks and may have to wait for room: a cache far too small for the load is a queue."
+        "in overlap mode, where requests run at the same time, hold their blocks and may have to wait for "
+        "room: a cache far too small for the load is a queue."
     )
     return Table("TTFT estimate, s", ["trace", "capacity", *columns.chosen, "optimum"], rows, note)
 

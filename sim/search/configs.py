@@ -20,7 +20,7 @@ from sim.search.endpoint import PORT
 from sim.search.settings import Settings
 from sim.search.system_message import system_message
 
-ITERATIONS, CHECKPOINT = 60, 20
+ITERATIONS, CHECKPOINT = 48, 16
 _WIDTH = 120
 
 

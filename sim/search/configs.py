@@ -118,7 +118,11 @@ def lines(kind: Kind) -> Iterator[Line]:
     """Yield every setting of a configuration, section by section."""
     keyless = kind.keyless
     yield Line("max_iterations", ITERATIONS if keyless else 100, "one iteration is one proposal; failures count")
-    yield Line("checkpoint_interval", CHECKPOINT, "divides max_iterations: else the end of a run has no checkpoint")
+    yield Line(
+        "checkpoint_interval",
+        CHECKPOINT if keyless else 20,
+        "divides max_iterations: else the end of a run has no checkpoint",
+    )
     yield Line("language", "python", "saves the engine guessing")
     if not kind.diff:
         why = "small models break SEARCH/REPLACE blocks, and a bad block is a lost iteration"

@@ -407,7 +407,8 @@ def test_a_run_of_the_engine_loses_no_iteration(tmp_path, diff):
     assert tuned
     assert sum(entry["evaluations"] for entry in tuned) <= 60
     screened = 7 * config["kvevolve"]["search"]["screen_children"]
-    assert {entry["ends"]["refs screened"]["count"] for entry in calls} == {screened}
+    bred = [entry for entry in calls if entry["moves"] != ["tuned"]]
+    assert {entry["ends"]["refs screened"]["count"] for entry in bred} == {screened}
     assert gone(port)
 
 

@@ -217,7 +217,7 @@ def test_random_search_does_not_depend_on_the_parent_and_reaches_known_good_shap
     ageing = re.compile(r"cache\.s\d = max\(cache\.s\d, block\.s\d\)")
     admission = re.compile(r"return block\.seen > \d")
     for shape in (bonus, ageing, admission):
-        assert sum(bool(shape.search(source)) for source in found) >= 3, shape
+        assert any(shape.search(source) for source in found), shape
 
 
 def test_a_refused_parent_is_restarted_from_the_best_valid_partner():

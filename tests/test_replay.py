@@ -122,7 +122,8 @@ def evaluate(path):
     with open("scored.jsonl", "a") as file:
         print(json.dumps(policy.source.strip()), file=file)
     score = 0.2 + sum(literal.value for literal in policy.literals) % 97 / 300
-    return {{"combined_score": score, "complexity_nodes": float(policy.nodes), "evictions_per_access": score / 2}}
+    facts = {{"complexity_nodes": float(policy.nodes), "evictions_per_access": score / 2}}
+    return facts | {{"combined_score": score, "capacity_tilt": score / 3, "refused_share": 0.0}}
 """
 
 TOY = """

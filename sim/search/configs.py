@@ -7,6 +7,7 @@ settings; must not know policies.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from sim.search.llm.server import PORT as PROXY_PORT
 from sim.search.settings import Settings
 from sim.search.system_message import system_message
 
-ITERATIONS, CHECKPOINT, PATIENCE = 60, 20, 40
+ITERATIONS, CHECKPOINT, PATIENCE = 48, 16, 40
 _WIDTH = 120
 
 
@@ -166,7 +167,8 @@ def lines(kind: Kind) -> Iterator[Line]:
     keyless = kind.keyless
     iterations = ITERATIONS if keyless else kind.iterations
     yield Line("max_iterations", iterations, "one iteration is one proposal; failures count")
-    yield Line("checkpoint_interval", CHECKPOINT, "divides max_iterations: else the end of a run has no checkpoint")
+    checkpoint = CHECKPOINT if keyless else math.gcd(iterations, 20)
+    yield Line("checkpoint_interval", checkpoint, "divides max_iterations: else the end of a run has no checkpoint")
     yield Line("language", "python", "saves the engine guessing")
     if not kind.diff:
         why = "small models break SEARCH/REPLACE blocks, and a bad block is a lost iteration"

@@ -51,7 +51,7 @@ def place(tmp_path: Path) -> Path:
     config = {
         "random_seed": 1,
         "llm": {"api_base": f"http://127.0.0.1:{port}/v1", "api_key": "none", "models": [{"name": "kvevolve-gp"}]},
-        "kvevolve": {"search": {"tune_fraction": 0.0}},
+        "kvevolve": {"search": {"tune_fraction": 0.0, "screen_children": 0}},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     return tmp_path

@@ -45,7 +45,7 @@ EXECUTOR_VARIABLE = "KVEVOLVE_EVALUATOR"
 SOCKET_VARIABLE, KEY_VARIABLE = "KVEVOLVE_BROKER", "KVEVOLVE_BROKER_KEY"
 """Where workers find the broker; set in the process that started it, and inherited."""
 
-_START_S = 180.0
+_START_S = 300.0
 _STOP_S = 15.0
 _POLL_S = 0.25
 _LOGGER = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Broker:
         if os.getpid() != self._owner:
             return
         atexit.unregister(self.stop)
-        self._process.terminate()
+        self._process.send_signal(signal.SIGINT)  # Ray makes a noise of SIGTERM
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_S)
         self._process.kill()
@@ -177,8 +177,10 @@ def start(workers: int | None = None) -> Broker:
             os.environ[SOCKET_VARIABLE], os.environ[KEY_VARIABLE] = address, key
             return broker
         time.sleep(0.1)
+    code = process.poll()
     broker.stop()
-    raise RuntimeError("the way to the Ray cluster was not opened; the message of sim.broker stands above")
+    how = f"not open after {_START_S:g} s" if code is None else f"not opened (exit {code}); its message stands above"
+    raise RuntimeError(f"the way to the Ray cluster is {how}")
 
 
 def _ask(address: str, key: bytes, request: Any) -> Any:
@@ -229,10 +231,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--parent", type=int, required=True, help="process to end with")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # closes the session; one of its own it stops
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
     threading.Thread(target=_leave_with, args=(options.parent,), daemon=True).start()
     try:
         _serve(options.address, os.environ[KEY_VARIABLE].encode(), options.workers)
+    except KeyboardInterrupt:
+        return 0
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"kvevolve, the way to the Ray cluster: {error}", file=sys.stderr)
         return 1
@@ -253,7 +257,7 @@ def _serve(address: str, key: bytes, workers: int | None) -> None:
 def _leave_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_S)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

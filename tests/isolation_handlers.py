@@ -270,8 +270,9 @@ COUNT: list[int] = []
 COMPILED = {}
 
 
-def load(numba=False):
+def load(numba=False, wait_s=0):
     """Make the handler that dispatches on request["do"]; only one zygote pays for numba."""
+    time.sleep(wait_s)
     if numba:
         from numba import njit
 

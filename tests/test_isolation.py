@@ -400,13 +400,17 @@ def test_the_zygote_ends_with_its_owner(how, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_zygote_does_not_wait_for_orphaned_forks(tmp_path):
+@pytest.mark.parametrize("when", ["serving", "starting"])
+def test_the_zygote_does_not_wait_for_orphaned_forks(when, tmp_path):
     code = (
-        "import os, time\n"
+        "import os, threading, time\n"
         "from sim.isolation import Zygote\n"
-        f"z = Zygote('isolation_handlers:load', {{}}, cwd={str(HERE)!r})\n"
-        "z.start(); orphan = os.fork()\n"
-        "if orphan: print(z.pid, orphan, flush=True)\n"
+        f"z = Zygote('isolation_handlers:load', {{'wait_s': {2 * (when == 'starting')}}}, cwd={str(HERE)!r})\n"
+        "threading.Thread(target=z.start, daemon=True).start()\n"
+        "tasks = lambda: [f'/proc/self/task/{t}/children' for t in os.listdir('/proc/self/task')]\n"
+        "while not (found := [pid for task in tasks() for pid in open(task).read().split()]): time.sleep(0.01)\n"
+        f"{'z.start()' if when == 'serving' else 'time.sleep(0.2)'}; orphan = os.fork()\n"
+        "if orphan: print(*found, orphan, flush=True)\n"
         "time.sleep(60)\n"
     )
     env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}

@@ -75,12 +75,14 @@ class Job:
 class Server:
     """The accept and supervise loop."""
 
-    def __init__(self, handler: child.Handler, box: sandbox.Sandbox, listener: socket.socket, lifeline: int) -> None:
+    def __init__(
+        self, handler: child.Handler, box: sandbox.Sandbox, listener: socket.socket, lifeline: int, owner: int
+    ) -> None:
         self._handler = handler
         self._box = box
         self._listener = listener
         self._lifeline = lifeline
-        self._parent = os.getppid()
+        self._owner = owner
         self._jobs: set[Job] = set()
         self._alive = True
         self._selector = selectors.DefaultSelector()
@@ -89,7 +91,7 @@ class Server:
 
     def serve(self) -> None:
         """Serve until the lifeline closes or the parent is gone, then kill what is left."""
-        while self._alive and os.getppid() == self._parent:
+        while self._alive and os.getppid() == self._owner:
             for key, _ in self._selector.select(self._patience()):
                 if self._selector.get_map().get(key.fd) is key:  # not dropped earlier in this round
                     callback, job = key.data
@@ -285,7 +287,7 @@ def main(lifeline: int, path: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         line.sendall(wire.pack({"ready": os.getpid()}))
-        Server(handler, box, listener, lifeline).serve()
+        Server(handler, box, listener, lifeline, spec["owner"]).serve()
     finally:
         shutil.rmtree(Path(path).parent, ignore_errors=True)
 

@@ -242,7 +242,7 @@ class _Server:
         """Send the specification and wait for the word that it serves."""
         ready = False
         with suppress(OSError):
-            self._line.sendall(wire.pack(spec))
+            self._line.sendall(wire.pack(spec | {"owner": self._owner}))
             self._line.settimeout(spec["start_timeout_s"] + 1.0)
             ready = bool(self._line.recv(4096))
         if not ready:

@@ -133,6 +133,14 @@ def test_models_select_operators(tmp_path):
     assert len({entry["child"] for entry in calls}) == len(calls)
 
 
+def test_what_fails_because_the_endpoint_ends_is_no_answer(tmp_path):
+    service = Service(settings(), tmp_path)
+    for service.ended in (False, True):
+        with pytest.raises(BadRequest):
+            service.complete({})
+    assert len((tmp_path / "operator.jsonl").read_text().splitlines()) == 1
+
+
 def test_requests_that_are_not_about_programs_are_answered():
     for text in ("Are these codes different? Respond with NOVEL or NOT_NOVEL", "hello"):
         reply = Service(settings()).complete({"messages": [{"role": "user", "content": text}]})

@@ -198,7 +198,9 @@ def serve(port: int, settings: Settings, run_dir: Path | None, parent: int | Non
             "tuning needs the package cmaes: pip install 'kvevolve[search]', "
             "or set kvevolve.search.tune_fraction to 0 in the configuration"
         )
-    run(Server(port, Service(settings, run_dir, resumed), Holders(parent)))
+    service = Service(settings, run_dir, resumed)
+    run(Server(port, service, Holders(parent)))
+    service.ended = True
 
 
 def run(server: Server) -> None:

@@ -102,6 +102,7 @@ class Service:
         self.calls: Counter[str] = known.calls
         self.passes_left: float = max(0.0, settings.tune_total - known.spent)
         self.tuned: set[str] = known.tuned
+        self.ended = False
         self._objective: Objective | None = None
         self._operating, self._tuning, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
 
@@ -243,7 +244,7 @@ class Service:
         return self._objective
 
     def _record(self, entry: dict[str, Any]) -> None:
-        if self.run_dir is None:
+        if self.run_dir is None or (self.ended and "error" in entry):  # nobody waits; its helpers were ended under it
             return
         with self._writing:
             self.run_dir.mkdir(parents=True, exist_ok=True)

@@ -177,6 +177,8 @@ def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None
 def _recorded(run: RunDir, say: Say) -> Rebuilt | None:
     """Return what a stopped run goes on from."""
     jsonlines.mend(run.trace)
+    if journal.by_other_code(run.root):
+        say("kvevolve, numba or numpy changed since: scores from before stay as they were and may not compare")
     found = rebuild(run)
     if found is None:
         say("no program was stored yet: starting from the seed")

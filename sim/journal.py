@@ -1,7 +1,8 @@
 """The journal of a run's evaluations, which is its memo too: RUN/evaluations.jsonl.
 
 Knows sources, panels and what came of them. Must not know how a candidate is scored, nor the engine. An evaluation is
-in the journal before the engine hears of it: what a kill leaves unwritten is only what was being evaluated.
+in the journal before the engine hears of it: what a kill leaves unwritten is only what was being evaluated. A line says
+which code it was made by, and answers only for that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sim import jsonlines
+from sim.code_digest import code_digest
 
 FILE = "evaluations.jsonl"
 RUN_DIR_VARIABLE = "KVEVOLVE_RUN_DIR"
@@ -59,7 +61,8 @@ class Line:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the journal keeps."""
-        stamped = {"time": round(time.time(), 3), "source_sha": None if self.source is None else sha(self.source)}
+        stamped = {"time": round(time.time(), 3), "code": code_digest()}
+        stamped["source_sha"] = None if self.source is None else sha(self.source)
         return {**stamped, **vars(self), "seconds": round(self.seconds, 4), "cpu_seconds": round(self.cpu_seconds, 4)}
 
 
@@ -81,7 +84,7 @@ class Journal:
             _LOGGER.warning("an evaluation is not in the journal, a resumed run will not know of it: %s", error)
 
     def find(self, source: str, panel: str, advice: bool) -> dict[str, Any] | None:
-        """Return an entry of the same source on the same panel that would come out the same, if any process wrote one.
+        """Return an entry of the same source, panel and code that would come out the same, if any process wrote one.
 
         One with advice also serves where none is asked for.
         """
@@ -104,7 +107,7 @@ class Journal:
         except FileNotFoundError:
             return
         for (offset, length), entry in jsonlines.parsed(data):
-            if _whole(entry) and entry["stage"] in REPEATABLE:
+            if _whole(entry) and entry["stage"] in REPEATABLE and entry.get("code") == code_digest():
                 key = (entry["source_sha"], entry["panel"], entry["advice"])
                 self._places.setdefault(key, (self._read + offset, length))
         self._read += data.rfind(b"\n") + 1
@@ -124,6 +127,12 @@ def _journal(run_dir: str) -> Journal:
 def entries(run_dir: Path) -> list[dict[str, Any]]:
     """Return every whole line of a run's journal, oldest first."""
     return [entry for entry in jsonlines.read(run_dir / FILE) if _whole(entry)]
+
+
+def by_other_code(run_dir: Path) -> bool:
+    """Return whether a run's last whole line was written by other code than this."""
+    known = entries(run_dir)
+    return bool(known) and known[-1].get("code") != code_digest()
 
 
 def sha(source: str) -> str:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import jsonlines, scoring
+from sim import journal, jsonlines, scoring
+from sim.code_digest import code_digest, digest_of
 from sim.evaluation import METRICS, Evaluation
-from sim.journal import FILE, Journal, Line, entries, sha
+from sim.journal import FILE, Journal, Line, by_other_code, entries, sha
 from sim.panel_facts import PanelFacts
 
 
@@ -105,6 +106,35 @@ def test_what_would_come_out_the_same_is_found(tmp_path: Path, written: Line, as
     assert (reader.find(*asked) is not None) is known
 
 
+def test_other_code_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not by_other_code(tmp_path)
+    Journal(tmp_path).append(line())
+    assert not by_other_code(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "code_digest", lambda: "0" * 16)
+        assert by_other_code(tmp_path)
+        assert Journal(tmp_path).find("a = 1\n", "p", False) is None
+    entry = json.loads((tmp_path / FILE).read_bytes())
+    del entry["code"]  # as a version before this one wrote it
+    (tmp_path / FILE).write_text(json.dumps(entry) + "\n")
+    assert by_other_code(tmp_path)
+    assert Journal(tmp_path).find("a = 1\n", "p", False) is None
+
+
+def test_the_digest_is_of_every_source(tmp_path: Path) -> None:
+    for package in ("sim", "workloads"):
+        (tmp_path / package / "deep").mkdir(parents=True)
+    file = tmp_path / "workloads" / "deep" / "a.py"
+    file.write_text("x = 1\n")
+    first = digest_of(tmp_path)
+    (tmp_path / "sim" / "notes.txt").write_text("no source")
+    assert digest_of(tmp_path) == first
+    file.write_text("x = 2\n")
+    second = digest_of(tmp_path)
+    file.rename(tmp_path / "sim" / "deep" / "a.py")
+    assert len({first, second, digest_of(tmp_path)}) == 3
+
+
 class Counting:
     """Stands in for the way to an evaluator; counts what reaches it."""
 
@@ -136,6 +166,7 @@ def test_a_source_is_evaluated_once_and_answered_from_the_journal(
     assert [entry["cached"] for entry in found] == [False, True, False]
     assert found[0] | {"time": 0} == {
         "time": 0,
+        "code": code_digest(),
         "source_sha": sha("a = 1\n"),
         "source": "a = 1\n",
         "panel": "f" * 64,

@@ -1,8 +1,8 @@
 """Logs of one JSON object a line, to which several processes append.
 
 Knows lines. Must not know what they say. A line is one write to a file opened for appending: whole, unless the machine
-or the disk gives out. Nothing is synced, so a killed process loses nothing it had appended, a power cut the last
-seconds. On network file systems without atomic appends, lines of several machines may mix.
+or the disk gives out. A killed process loses nothing it had appended, a power cut the last seconds of what is not synced.
+On network file systems without atomic appends, lines of several machines may mix.
 """
 
 from __future__ import annotations
@@ -10,24 +10,31 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def append(path: Path, entry: dict[str, Any]) -> None:
+def append(path: Path, entry: Mapping[str, Any], synced: bool = False) -> None:
     """Append an entry; a torn line, which a dying writer left, is ended first.
+
+    Args:
+        path: The log; made if there is none.
+        entry: What the line says.
+        synced: Whether it is on disk when this returns, whatever becomes of the machine.
 
     Raises:
         OSError: If it could not be written whole.
         ValueError: If it is no JSON.
     """
-    data = json.dumps(entry, sort_keys=True).encode() + b"\n"
+    data = json.dumps(dict(entry), sort_keys=True).encode() + b"\n"
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         data = _missing_end(file) + data
         if os.write(file, data) != len(data):
             raise OSError(errno.ENOSPC, "no room for a whole line", str(path))
+        if synced:
+            os.fsync(file)
     finally:
         os.close(file)
 

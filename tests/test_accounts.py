@@ -87,6 +87,18 @@ def test_a_request_that_was_sent_before_a_kill_is_counted(tmp_path):
     assert len(Record(tmp_path).entries) == 1, "counted once"
 
 
+def test_what_a_full_disk_tore_takes_no_whole_line_with_it(tmp_path):
+    (tmp_path / record.NAME).write_text('{"request": "a", "call": 1}\n')
+    kept = Record(tmp_path)
+    with (tmp_path / record.NAME).open("ab") as file:
+        file.write(b'{"request": "b", "ca')
+    kept.write({"request": "c", "call": 3})
+    lines = (tmp_path / record.NAME).read_bytes().splitlines()
+    assert [json.loads(line)["request"] for line in (lines[0], lines[2])] == ["a", "c"]
+    with pytest.raises(BadRecording, match=r"llm\.jsonl, line 2: .*fix: remove the line"):
+        Record(tmp_path)
+
+
 def test_concurrent_requests_wait_for_each_other_under_a_cap_and_never_break_it(tmp_path):
     settings = LlmSettings(upstream="http://127.0.0.1:1/v1", cap_tokens=1000)
     accounts, worst, peak, capped = Accounts(settings, Usage()), Usage(200, 100), [0], []

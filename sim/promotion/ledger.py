@@ -9,12 +9,12 @@ Knows lines and files. Must not know what is in them beyond the digests they are
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sim import jsonlines
 from sim.promotion.manifest import BundleError
 
 REJECTED, TEST_READS = "rejected.jsonl", "test_reads.jsonl"
@@ -32,15 +32,7 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(entry, allow_nan=False, sort_keys=True).encode() + b"\n"
-    with path.open("ab+") as handle:
-        end = handle.seek(0, os.SEEK_END)
-        if end:
-            handle.seek(end - 1)
-            line = line if handle.read(1) == b"\n" else b"\n" + line
-        handle.write(line)
-        handle.flush()
-        os.fsync(handle.fileno())
+    jsonlines.append(path, entry, synced=True)
 
 
 def entries(path: Path) -> list[dict[str, Any]]:

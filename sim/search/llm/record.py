@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from sim import jsonlines
 from sim.search.llm.accounts import Usage
 
 NAME, SENT = "llm.jsonl", "llm_sent.jsonl"
@@ -118,13 +119,13 @@ class Record:
         """Note that a request is about to be sent, and the most it may use."""
         entry = {"call": call, "request": request, "model": model, **vars(worst)}
         with self._lock:
-            _append(self._sent, entry)
+            jsonlines.append(self._sent, entry)
 
     def write(self, entry: Entry, secret: str = "") -> None:
         """Append an entry, with `secret` struck out wherever it stands."""
         entry = struck_out(entry, secret)
         with self._lock:
-            _append(self.path, entry)
+            jsonlines.append(self.path, entry)
 
     def _cut_tail(self) -> None:
         if not self.path.exists():
@@ -161,16 +162,10 @@ class Record:
                 "polish": None,
                 "error": "the proxy ended before the answer came; counted at the most it can have used",
             }
-            _append(self.path, found)
+            jsonlines.append(self.path, found)
             self.entries.append(found)
         self._calls = max([self._calls, *open_])
         self._sent.unlink(missing_ok=True)
-
-
-def _append(path: Path, entry: Entry) -> None:
-    data = json.dumps(entry, sort_keys=True).encode() + b"\n"
-    with path.open("ab") as file:
-        file.write(data)
 
 
 def struck_out(value: Any, secret: str) -> Any:

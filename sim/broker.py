@@ -124,7 +124,7 @@ def ensure_broker(config_path: str | Path | None = None) -> None:
     """
     if multiprocessing.parent_process() is not None or os.environ.get(SOCKET_VARIABLE):
         return
-    run = invocation.current() if config_path is None else invocation.Invocation(invocation.read_config(config_path))
+    run = invocation.current() if config_path is None else invocation.from_file(config_path)
     if run is None:
         return
     settings = Settings.read(run.config)

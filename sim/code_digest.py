@@ -20,7 +20,7 @@ PACKAGES = ("sim", "workloads")
 
 @cache
 def code_digest() -> str:
-    """Return a short hash over every source of this package, the interpreter, numba and numpy, as this process began."""
+    """Return a short hash over every source of this package, the interpreter, numba and numpy."""
     return digest_of(ROOT)
 
 

@@ -202,7 +202,7 @@ def search(job: Job, run: RunDir, say: Say) -> bool:
         evaluator.close()
         config = resolve_config(job.config, run, job.iterations, job.seed)
         os.environ["KVEVOLVE_ADVICE"] = "0" if keyless(config) else "1"
-        iterations = int(config.get("max_iterations", 100))
+        iterations = int(config["max_iterations"])
         return run_engine(job.program, job.evaluator, run, iterations, say, None, lock)
 
 

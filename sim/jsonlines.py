@@ -1,8 +1,8 @@
 """Logs of one JSON object a line, to which several processes append.
 
 Knows lines. Must not know what they say. A line is one write to a file opened for appending: whole, unless the machine
-or the disk gives out. A killed process loses nothing it had appended, a power cut the last seconds of what is not synced.
-On network file systems without atomic appends, lines of several machines may mix.
+or the disk gives out. A killed process loses nothing it had appended; a power cut may cost what was not synced. On
+network file systems without atomic appends, lines of several machines may mix.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from sim import jsonlines
+from sim.engine_config import read_config
 from workloads.atomic import atomic_write
 
 PACKAGES = ("kvevolve", "openevolve", "numba", "numpy", "cmaes")
@@ -150,17 +151,14 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
     where the file is.
 
     Raises:
-        ValueError: If the file is no YAML mapping.
+        ValueError: If the file is no configuration.
     """
-    try:
-        config = yaml.safe_load(source.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{source}: not a readable YAML config: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{source}: expected a mapping of OpenEvolve settings")
+    config = read_config(source)
     if iterations is not None:
         config["max_iterations"] = iterations
-        config["checkpoint_interval"] = _divisor(iterations, int(config.get("checkpoint_interval", 20)))
+    _check_counts(config, source)
+    if iterations is not None:
+        config["checkpoint_interval"] = _divisor(iterations, config.get("checkpoint_interval", 20))
     if seed is not None:
         config["random_seed"] = seed
         config["database"] = {**(config.get("database") or {}), "random_seed": seed}
@@ -173,13 +171,19 @@ def renew_config(run: RunDir) -> dict[str, Any]:
     Raises:
         ValueError: If the run has none.
     """
-    try:
-        config = yaml.safe_load(run.config.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{run.root} holds no run: its config.yaml cannot be read ({error})") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{run.config}: expected a mapping of OpenEvolve settings")
+    config = read_config(run.config)
+    _check_counts(config, run.config)
     return _placed(config, run, run.root)
+
+
+def _check_counts(config: dict[str, Any], source: Path) -> None:
+    for name, value in (
+        ("max_iterations", config.get("max_iterations")),
+        ("checkpoint_interval", config.get("checkpoint_interval", 20)),
+    ):
+        if type(value) is not int or value < 1:
+            option = " or as --iterations" * (name == "max_iterations")
+            raise ValueError(f"{source}: field '{name}': {value!r}; fix: a whole number from 1, there{option}")
 
 
 def _placed(config: dict[str, Any], run: RunDir, folder: Path) -> dict[str, Any]:

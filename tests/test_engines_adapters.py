@@ -175,7 +175,7 @@ def test_scores_by_trace(common: ModuleType) -> None:
     ("config", "options", "said"),
     [
         ("llm: {}\n", [], "names no model"),
-        ("- 1\n", [], "not a mapping"),
+        ("- 1\n", [], "expected a mapping"),
         ("llm: {models: [{name: m}], api_key: '${KVEVOLVE_NOT_SET}'}\n", [], "environment that is not set"),
         ("llm: {models: [{name: m}], api_key: k}\n", ["--iterations", "-1"], "at least 1"),
         ("llm: {models: [\n", [], "--config:"),

@@ -14,6 +14,7 @@ import pytest
 from promotion_panel import FEW, HONEST, LOSER, quick_gate, write_panel
 
 from sim import cli
+from sim.journal import Journal, Line
 from sim.promotion import bundle, gate, ledger, promotion, rivals
 from sim.promotion.bundle import MANIFEST, POLICY, Bundle
 from sim.promotion.lineage import of_run, unknown
@@ -368,7 +369,10 @@ def test_lineage_is_read_from_the_run(run: Path) -> None:
     assert (found.seed, found.iterations, found.evaluations) == (3, 60, 1)
     assert (found.models, found.trained_on, found.train_fingerprint) == (("kvevolve-operator",), "real-v1", "a" * 64)
     assert found.found_by == "kvevolve evolve: a program of the run"
-    (run / "evaluations.jsonl").write_text("{}\n{}\n{")
+    for cached in (False, True, False):
+        Journal(run).append(Line("x", "p", False, {}, {}, "panel", cached=cached))
+    with (run / "evaluations.jsonl").open("a") as torn:
+        torn.write("{")
     (run / "best_policy.py").write_text(HONEST)
     found = of_run(run, HONEST)
     assert (found.program, found.evaluations) == (None, 2)

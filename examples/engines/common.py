@@ -22,15 +22,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from evaluator import evaluate
+from sim.engine_config import read_config
 from sim.policy.language import MAX_SOURCE_BYTES
 from sim.search.endpoint import RUN_DIR_VARIABLE, ensure_endpoint
-from sim.search.invocation import Invocation, read_config
+from sim.search.invocation import Invocation
 from sim.search.system_message import system_message
 
 SCORED: dict[str, tuple[dict[str, float], dict[str, str]]] = {}
@@ -63,7 +62,7 @@ def start(engine: str) -> Run:
     options = parser.parse_args()
     try:
         config = read_config(options.config)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         parser.error(f"--config: {error}")
     models = Invocation(config).models()
     if not models:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sim.engine_config import read_config
 from sim.registry import policies
 from sim.search.service import MODELS
 
@@ -47,18 +46,13 @@ class Arm:
         """Return the engine configuration of the arm: without what would end its runs early, its paths absolute.
 
         Raises:
-            ValueError: If the file is no YAML mapping, or has no model to replace.
+            ValueError: If the file is no configuration.
         """
         assert self.config is not None
-        try:
-            config = yaml.safe_load(self.config.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{self.config}: not a readable YAML config: {error}") from None
-        if not isinstance(config, dict) or not isinstance(config.get("llm") or {}, dict):
-            raise ValueError(f"{self.config}: expected a mapping of OpenEvolve settings")
+        config = read_config(self.config)
         config.pop(_STOPS_EARLY, None)
         if self.model:
-            config.setdefault("llm", {})["models"] = [{"name": self.model, "weight": 1.0}]
+            config["llm"] = {**(config.get("llm") or {}), "models": [{"name": self.model, "weight": 1.0}]}
         own = (config.get("kvevolve") or {}).get("llm") or {}
         for section, key in ((config.get("prompt") or {}, "template_dir"), (own, "replay")):
             if section.get(key):

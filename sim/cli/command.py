@@ -147,11 +147,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _evolve(options: argparse.Namespace) -> int:
+    from sim.engine_config import read_config
     from sim.evolve import Job, evolve
 
     for path in (options.program, options.evaluator, options.config):
         if not path.is_file():
             raise ValueError(f"{path} does not exist; run inside a kvevolve checkout or name the file")
+    read_config(options.config)  # refused before a directory is made, and the panel loaded
     if options.executor:
         os.environ["KVEVOLVE_EVALUATOR"] = options.executor
     run, panel = _run_dir(options)

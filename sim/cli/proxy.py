@@ -38,7 +38,7 @@ def _proxy(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Any:
-    from sim.search.invocation import read_config
+    from sim.engine_config import read_config
     from sim.search.llm.settings import SECTION, LlmSettings
     from sim.search.settings import BadSettings
 

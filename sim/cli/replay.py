@@ -57,7 +57,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 def offline(source: Path, recording: Path) -> dict[str, Any]:
     """Return a configuration whose models are the recording; it holds no key and names no other endpoint."""
-    from sim.search.invocation import read_config
+    from sim.engine_config import read_config
     from sim.search.llm.server import PORT
 
     if not source.is_file():

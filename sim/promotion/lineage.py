@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sim import journal
+from sim.engine_config import read_config
 from sim.promotion.manifest import Lineage
 from sim.rundir import RunDir, versions
 
@@ -47,7 +47,7 @@ def of_run(directory: Path, source: str, found_by: str | None = None) -> Lineage
     """
     run = RunDir(directory)
     panel = run.stored_panel()
-    config = _config(run)
+    config = read_config(run.config)
     child = next((child for child in run.children() if child.get("child_code") == source), None)
     tuned = run.best_policy.is_file() and run.best_policy.read_text(encoding="utf-8") == source
     held = "a program of the run" if child else "the run's best policy, tuned" if tuned else "changed after the run"
@@ -67,14 +67,6 @@ def of_run(directory: Path, source: str, found_by: str | None = None) -> Lineage
     )
 
 
-def _config(run: RunDir) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{run.config}: not readable ({error}); fix: name the directory of a run") from None
-    return found if isinstance(found, dict) else {}
-
-
 def _provenance(run: RunDir) -> dict[str, Any]:
     """Return what a finished run says of itself; nothing for one that was stopped."""
     try:
@@ -87,12 +79,10 @@ def _provenance(run: RunDir) -> dict[str, Any]:
 
 
 def _evaluations(run: RunDir) -> int:
-    """Return the logged evaluations, else the stored children, of which one evaluation each is sure."""
-    try:
-        with (run.root / "evaluations.jsonl").open("rb") as lines:
-            return sum(1 for line in lines if line.endswith(b"\n"))
-    except FileNotFoundError:
+    """Return the evaluations made, without those the journal answered; else the stored children, one for each."""
+    if not (run.root / journal.FILE).is_file():
         return len(run.children())
+    return sum(not entry.get("cached") for entry in journal.entries(run.root))
 
 
 def _text(child: dict[str, Any] | None, name: str) -> str | None:

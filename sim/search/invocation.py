@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from sim.engine_config import read_config
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 
@@ -51,19 +51,6 @@ class Invocation:
         named = [{"name": llm[key]} for key in ("primary_model", "secondary_model") if llm.get(key)]
         listed = [*(llm.get("models") or []), *(llm.get("evaluator_models") or []), *named]
         return [(str(model.get("name")), str(model.get("api_base") or base)) for model in listed]
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Return the content of an engine configuration file.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not a mapping.
-    """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: the configuration is not a mapping")
-    return content
 
 
 def from_file(path: str | Path) -> Invocation:

@@ -101,13 +101,16 @@ def compare(
         progress: Called as progress(replays done, all replays).
 
     Raises:
-        ValueError: If there is no such policy, panel or executor.
+        ValueError: If there is no such policy, panel or executor, or two policies have one name.
         PolicyRejected: If a policy breaks the contract.
     """
     purpose = {"purpose": "report"} if split == "test" else {}
     panel = load_panel(split, which, **purpose)
     engine = engines.find(Options.engine)[0]
     loaded = [_Column.of(resolve(policy, engine)) for policy in policies]
+    names = [column.name for column in loaded]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two policies are called {max(names, key=names.count)!r}; fix: rename a file")
     with session(executor, workers):
         marks = load_marks(panel, executor, workers, progress)
         fresh = [column for column in loaded if not _is_baseline(marks, column)]

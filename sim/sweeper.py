@@ -5,7 +5,6 @@ Knows what is replayed and what of it counts; must not know how results are draw
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -173,7 +172,7 @@ def _empty(
 
 
 def _digest(policy: Policy | None) -> str:
-    return hashlib.sha256(policy.source.encode()).hexdigest() if policy else ""
+    return policy.sha256 if policy else ""
 
 
 def _labels(policies: Sequence[str | Path | Policy], options: dict[str, Any]) -> dict[str, Policy | None]:

@@ -15,11 +15,13 @@ from promotion_panel import FEW, HONEST, LOSER, quick_gate, write_panel
 
 from sim import cli
 from sim.journal import Journal, Line
-from sim.promotion import bundle, gate, ledger, promotion, rivals
+from sim.policy.program import Policy
+from sim.promotion import bundle, gate, ledger, looks, promotion, rivals
 from sim.promotion.bundle import MANIFEST, POLICY, Bundle
 from sim.promotion.lineage import of_run, unknown
 from sim.promotion.manifest import SPLITS, BundleError, digest
 from sim.promotion.validation import FAILED, OK, SKIPPED, validate
+from workloads.panel import load_panel
 
 ROOT = Path(__file__).resolve().parent.parent
 GAP = (ROOT / "examples" / "gap_corrected_lru.py").read_text()
@@ -104,6 +106,59 @@ def test_the_test_split_is_read_once_and_the_read_is_on_record(shelf: Path) -> N
     assert (logged["sha256"], logged["name"], logged["time"]) == (told.sha256, "mixed", look.time)
     validate(directory=shelf)
     assert len(ledger.entries(shelf / ledger.TEST_READS)) == 1
+
+
+def test_a_look_by_hand_is_on_record_before_it_is_taken(
+    panel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    place, file, other = tmp_path / "ledgers", tmp_path / "mine.py", tmp_path / "other.py"
+    monkeypatch.setattr(looks, "SHIPPED", place)
+    file.write_text(HONEST)
+    other.write_text("no policy")
+    at = ["--traces", panel, "--panel"]
+    assert cli.main(["compare", str(file), "lru", *at, "validation"]) == 0
+    assert cli.main(["compare", "lru", "zoo:arc", *at, "test"]) == 0
+    assert cli.main(["compare", str(file), str(other), *at, "test"]) == 1
+    assert cli.main(["compare", str(file), "nobody", *at, "test"]) == 1
+    assert ledger.entries(place / ledger.TEST_READS) == []
+    capsys.readouterr()
+    for _ in range(2):
+        assert cli.main(["compare", str(file), "lru", *at, "test"]) == 0
+    assert capsys.readouterr().err.count("on record: mine is looked at on the test split") == 1
+    (entry,) = ledger.entries(place / ledger.TEST_READS)
+    assert (entry["name"], entry["sha256"]) == ("mine", Policy.from_file(file).sha256)
+    monkeypatch.setattr(ledger, "append", lambda *_: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    file.write_text(LOSER)
+    assert cli.main(["compare", str(file), *at, "test"]) == 1
+    assert "the test split is not read: " in capsys.readouterr().err
+
+
+def test_a_bundle_tells_of_every_look_before_it(few: None, shelf: Path, panel: str, tmp_path: Path) -> None:
+    told = bundle.load("mixed", shelf).manifest
+    test = load_panel("test", panel, purpose="report")
+    assert looks.begin_by_hand([Policy.from_source(MIXED, "tried")], test, tmp_path) == ["tried"]
+    assert looks.begin_by_hand([Policy.from_source(MIXED, "again")], test, tmp_path) == []
+    verdict = told.verdict.verdict("mixed", told.sha256, told.nodes, told.panel)
+    promotion.enter(MIXED, "mixed", panel, verdict, unknown(), tmp_path)
+    by_hand, last = bundle.load("mixed", tmp_path).manifest.test_reads
+    assert (by_hand.combined, last.combined) == (None, told.scores["test"].combined)
+    assert status(tmp_path, ())["bundle"][0] == OK
+    assert looks.begin_by_hand([Policy.from_source(MIXED, "later")], test, tmp_path) == []
+
+
+@pytest.mark.parametrize("change", ["gone", "one less", "one more"])
+def test_a_ledger_that_tells_of_other_looks_is_noticed(copied: Path, change: str) -> None:
+    path = copied / ledger.TEST_READS
+    (entry,) = ledger.entries(path)
+    if change == "gone":
+        path.unlink()
+    elif change == "one less":
+        path.write_text(json.dumps({**entry, "sha256": "0" * 64}) + "\n")
+    else:
+        ledger.append(path, {**entry, "time": "2026-01-01T00:00:00Z"})
+    state, text = status(copied, ())["bundle"]
+    assert state == FAILED
+    assert "tells of looks at the test split on" in text
 
 
 def test_a_policy_is_promoted_once(shelf: Path, panel: str, tmp_path: Path) -> None:
@@ -403,8 +458,11 @@ def test_the_command_line(shelf: Path, copied: Path, capsys: pytest.CaptureFixtu
     assert "BROKEN" in capsys.readouterr().out
     assert cli.main(["incumbents", "validate", "nobody", *at]) == 1
     assert "no incumbent 'nobody'; there are: mixed" in capsys.readouterr().err
-    assert cli.main(["incumbents", "list", "--directory", str(shelf / "none")]) == 0
-    assert "no incumbents in" in capsys.readouterr().out
+    for action in ("list", "validate"):
+        assert cli.main(["incumbents", action, "--directory", str(shelf / "none")]) == 1
+        assert "none is no directory; fix: " in capsys.readouterr().err
+        assert cli.main(["incumbents", action, "--directory", str(shelf / "mixed")]) == 0
+        assert "no incumbents" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

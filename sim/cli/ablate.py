@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sim.cli.arguments import add_json
+from sim.cli.arguments import add_json, add_panel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -31,7 +31,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--evaluator", type=Path, default=ROOT / "evaluator.py")
     text = "configuration of random, plain and full"
     verb.add_argument("--config", type=Path, default=ROOT / "config.yaml", help=text)
-    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help="panel: a name or a YAML file")
+    add_panel(verb)
     verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="runs, tables and figure; kept between")
     verb.add_argument("--figure", type=Path, metavar="FILE", help="also draw the curves (.png, .pdf, .svg); [figures]")
     add_json(verb)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 _REPLAY = (
@@ -101,6 +102,18 @@ def replay_options(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in _REPLAY if (value := getattr(options, name, None)) is not None}
 
 
+def add_panel(verb: Any) -> None:
+    """Add the panel."""
+    text = "auto (real traces if they are at hand), a name of `kvevolve panel --list`, or a YAML file of your own"
+    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help=f"panel: {text}")
+
+
+def add_split(verb: Any, default: str, splits: Sequence[str]) -> None:
+    """Add the panel and its split."""
+    verb.add_argument("--panel", dest="split", default=default, choices=splits, help="split of the panel")
+    add_panel(verb)
+
+
 def add_executor(verb: Any) -> None:
     """Add where jobs run."""
     text = "where jobs run; results are equal (default: serial, with --workers process)"
@@ -109,7 +122,13 @@ def add_executor(verb: Any) -> None:
 
 
 def executor_of(options: argparse.Namespace) -> str:
-    """Return where jobs run."""
+    """Return where jobs run.
+
+    Raises:
+        ValueError: If the number of workers is none.
+    """
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"--workers {options.workers}: expected at least 1")
     chosen: str | None = options.executor
     return chosen or ("serial" if options.workers is None else "process")
 

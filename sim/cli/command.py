@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sim.cli import (
     ablate,
     bounds,
+    compare,
     explain,
     fidelity,
     history,
@@ -37,7 +38,9 @@ from sim.cli.arguments import (
     add_executor,
     add_json,
     add_model,
+    add_panel,
     add_replay,
+    add_split,
     add_trace,
     executor_of,
     in_blocks,
@@ -114,27 +117,6 @@ def _score(options: argparse.Namespace) -> int:
         texts = [f"== {path}\n{text}\n" for path, text in zip(options.files, texts, strict=True)]
     _print(options, contents[0] if len(contents) == 1 else {"scores": contents}, "\n".join(texts))
     return 0 if all(found.metrics["valid"] for found in scored) else 2
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from sim.against import describe, differences, read_earlier
-    from sim.comparison import compare
-    from workloads.panel import load_panel
-
-    earlier = None
-    if options.against:
-        earlier = read_earlier(options.against)
-        earlier.refuse_another(load_panel(options.split, options.panel, purpose="report"))  # before the work
-    found = compare(
-        options.policies, options.split, options.panel, executor_of(options), options.workers, progress=Meter().count
-    )
-    head = f"{found.marks.panel.name} {found.marks.panel.split} {found.marks.panel.fingerprint[:12]}"
-    content, text = found.to_dict(), f"{head}\n{found}"
-    if earlier:
-        changed = differences(found, earlier)
-        content, text = content | {"against": changed}, f"{text}\n\n{describe(changed)}"
-    _print(options, content, text)
-    return 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -262,13 +244,9 @@ def _parser() -> argparse.ArgumentParser:
     stream.add(verbs)
     verb = _add(verbs, "score", _score, "score a policy as evolution would, isolated", json_output=True)
     verb.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    _panel_arguments(verb, "train", ("train", "validation"))
+    add_split(verb, "train", ("train", "validation"))
     add_executor(verb)
-    verb = _add(verbs, "compare", _compare, "compare policies on a panel", json_output=True)
-    verb.add_argument("policies", nargs="+", help="shipped names, zoo:NAME or files")
-    verb.add_argument("--against", type=Path, metavar="RESULT.json", help="an earlier --json of the same panel")
-    _panel_arguments(verb, "validation", ("train", "validation", "test"))
-    add_executor(verb)
+    compare.add(verbs)
     explain.add(verbs)
     verb = _add(verbs, "check", _check, "check a policy file against the contract", json_output=True)
     verb.add_argument("file")
@@ -289,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add(verbs, "panel", _panel, "describe a panel, or check a YAML file of your own")
     verb.add_argument("split", nargs="?", default="train", choices=("train", "validation", "test"))
     verb.add_argument("--list", action="store_true", help="list the panels there are, and whether their traces are")
-    _traces_argument(verb)
+    add_panel(verb)
     trace.add(verbs)
     return parser
 
@@ -300,18 +278,6 @@ def _add(verbs: Any, name: str, call: Callable[..., int], text: str, json_output
     if json_output:
         add_json(verb)
     return verb
-
-
-def _traces_argument(verb: Any) -> None:
-    text = (
-        "panel: auto (real traces if they are at hand), a name of `kvevolve panel --list`, or a YAML file of your own"
-    )
-    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help=text)
-
-
-def _panel_arguments(verb: Any, default: str, splits: Sequence[str]) -> None:
-    verb.add_argument("--panel", dest="split", default=default, choices=splits, help="split of the panel")
-    _traces_argument(verb)
 
 
 def _add_run(verbs: Any) -> None:
@@ -331,7 +297,7 @@ def _add_evolve(verbs: Any) -> None:
     verb.add_argument("--iterations", type=int)
     verb.add_argument("--seed", type=int)
     verb.add_argument("--tune-evaluations", type=int, default=18, help="passes of the final tuning (default: 18)")
-    _traces_argument(verb)
+    add_panel(verb)
     text = "evolve for traffic of your own: a trace as `kvevolve trace info` takes it; again for more of them"
     verb.add_argument("--trace", action="append", metavar="TRACE", help=text)
     verb.add_argument("--capacities", help="with --trace: shares, blocks or memory (default: 1%%,2%%,5%%,10%%,20%%)")

@@ -40,7 +40,7 @@ def _list(options: argparse.Namespace) -> int:
     from sim.promotion.manifest import BundleError
     from sim.tables import table
 
-    place = options.directory or bundle.SHIPPED
+    place = _directory(options)
     rows, contents, broken = [], [], 0
     for name, found in bundle.every(place):
         if isinstance(found, BundleError):
@@ -71,7 +71,7 @@ def _validate(options: argparse.Namespace) -> int:
     from sim.tables import table
 
     splits = () if options.files_only else SPLITS
-    found = validate(options.names, options.directory, splits, executor_of(options), options.workers)
+    found = validate(options.names, _directory(options), splits, executor_of(options), options.workers)
     if options.json:
         print(json.dumps([vars(finding) for finding in found], indent=2))
     elif found:
@@ -82,10 +82,20 @@ def _validate(options: argparse.Namespace) -> int:
     return 2 if any(each.status == FAILED for each in found) else 0
 
 
+def _directory(options: argparse.Namespace) -> Path:
+    """Return where the incumbents are; a wrong name must not pass for an empty shelf."""
+    from sim.promotion.bundle import SHIPPED
+
+    place: Path = options.directory or SHIPPED
+    if not place.is_dir():
+        raise ValueError(f"{place} is no directory; fix: --directory with one of incumbents")
+    return place
+
+
 def _show(options: argparse.Namespace) -> int:
     from sim.promotion import bundle
 
-    found = bundle.load(options.name, options.directory or bundle.SHIPPED)
+    found = bundle.load(options.name, _directory(options))
     if options.json:
         print(json.dumps(found.manifest.model_dump(mode="json") | {"source": found.policy.source}, indent=2))
     else:
@@ -111,6 +121,6 @@ def _described(told: Manifest) -> str:
     head = ["trace", "split", "blocks", "LRU %", "hit %", "optimum %", "gap closed"]
     lines += ["", str(verdict), "", table(head, rows, "llrrrrr"), ""]
     for look in told.test_reads:
-        seen = "cut short" if look.combined is None else f"{look.combined:+.4f}"
+        seen = "not on record" if look.combined is None else f"{look.combined:+.4f}"
         lines.append(f"test split read {look.time} by kvevolve {look.kvevolve}: {seen}")
     return "\n".join([*lines, ""])

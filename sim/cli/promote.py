@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sim.cli.arguments import add_executor, add_json, executor_of
+from sim.cli.arguments import add_executor, add_json, add_panel, executor_of
 
 
 def add(verbs: Any) -> None:
@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--name", required=True, help="of the incumbent: small letters, digits, '-', '_'")
     verb.add_argument("--run", type=Path, metavar="RUN", help="directory of the run that found it, for its lineage")
     verb.add_argument("--found-by", metavar="TEXT", help="how it was found, in words")
-    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help="panel, as for `kvevolve panel`")
+    add_panel(verb)
     verb.add_argument("--directory", type=Path, metavar="D", help="of the incumbents (default: the package's own)")
     add_executor(verb)
     add_json(verb)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli.arguments import add_executor, executor_of
+from sim.cli.arguments import add_executor, add_panel, executor_of
 
 if TYPE_CHECKING:
     from sim.results.contenders import Evolved
@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
     verb.set_defaults(verb=_results)
     verb.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     verb.add_argument("--policies", type=Path, nargs="+", default=[], metavar="FILE", help="default: the incumbents")
-    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help="panel: a name or a YAML file")
+    add_panel(verb)
     text = "split that is reported (default: test); validation is for rehearsals"
     verb.add_argument("--panel", dest="split", default="test", choices=("validation", "test"), help=text)
     verb.add_argument("--runs", type=Path, nargs="+", default=[], metavar="RUN", help="run directories, for cost")
@@ -45,17 +45,24 @@ def _results(options: argparse.Namespace) -> int:
         raise ValueError(f"there is no part {unknown[0]!r} of the results; choose of {', '.join(PARTS)}")
     if options.passes is not None and options.passes < 0:
         raise ValueError(f"--passes {options.passes}: expected 0 or more")
+    from sim.cli.compare import tell_of_looks
     from sim.plotting import check_format
+    from sim.policy.program import Policy
+    from sim.promotion.looks import begin_by_hand
     from sim.results.contenders import evolved
     from sim.results.replays import Workers
     from workloads.atomic import check_writable
+    from workloads.panel import load_panel
 
     parts = list(dict.fromkeys(options.parts)) or list(PARTS)
     check_writable(options.output / f"{parts[0]}.md")
     if not options.no_figures:
         check_format(Path("results.png"))
-    policies = [] if parts == ["cost"] else evolved(options.policies)
     workers = Workers(executor_of(options), options.workers)
+    policies = [] if parts == ["cost"] else evolved(options.policies)
+    if options.split == "test" and policies:
+        own = [Policy.from_source(policy.source, policy.name) for policy in policies]
+        tell_of_looks(begin_by_hand(own, load_panel("test", options.panel, purpose="report")))
     for part in parts:
         report = _part(part, options)(policies, workers)
         for path in report.write(options.output, not options.no_figures):

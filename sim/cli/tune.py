@@ -6,7 +6,6 @@ Knows arguments, files and what is printed; the library does the work.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import sys
@@ -14,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.cli.arguments import add_json
+from sim.cli.arguments import add_json, add_panel
 
 if TYPE_CHECKING:
     from sim.policy.program import Policy
@@ -31,7 +30,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--passes", type=float, default=60, help="budget in passes over the panel (default: 60)")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--sigma", type=float, default=0.5, help="first step in powers of e (default: 0.5)")
-    verb.add_argument("--traces", dest="panel", default="auto", metavar="PANEL", help="panel: a name or a YAML file")
+    add_panel(verb)
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.py", help="always holds the best so far")
     text = "log of replays: the same command with the same file goes on where it was stopped"
     verb.add_argument("--resume", type=Path, metavar="FILE.jsonl", help=text)
@@ -64,8 +63,12 @@ def _tune(options: argparse.Namespace) -> int:
 
     try:
         if options.resume:
-            digest = hashlib.sha256(policy.source.encode()).hexdigest()
-            about = {"policy": digest, "panel": panel.fingerprint, "seed": options.seed, "sigma": repr(options.sigma)}
+            about = {
+                "policy": policy.sha256,
+                "panel": panel.fingerprint,
+                "seed": options.seed,
+                "sigma": repr(options.sigma),
+            }
             with closing(ReplayLog(options.resume, about)) as log:
                 logged = LoggedObjective(objective, log)
                 found = tune(policy, logged, options.passes, options.seed, options.sigma, keep=keep)

@@ -48,6 +48,11 @@ class Policy:
     scoring: str
     nodes: int
 
+    @property
+    def sha256(self) -> str:
+        """Digest of the source, hex: what tells one policy from another, whatever they are called."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
     @classmethod
     def from_source(cls, source: str, name: str = "policy") -> Policy:
         """Check a policy.

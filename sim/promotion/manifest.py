@@ -89,7 +89,7 @@ class VerdictRecord(Strict):
 class TestRead(Strict):
     """One look at the test split: when, of which panel, with which code, and what was seen.
 
-    The figures of a look that was cut short before its bundle was written are not on record: null.
+    The figures of a look that was cut short before its bundle was written, or taken by hand, are not on record: null.
     """
 
     __test__ = False  # no test of pytest's

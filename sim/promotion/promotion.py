@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.policy.program import Policy
-from sim.promotion import bundle, ledger
+from sim.promotion import bundle, ledger, looks
 from sim.promotion.bundle import SHIPPED, check_free
 from sim.promotion.gate import judge, read
 from sim.promotion.lineage import of_run, unknown
@@ -48,8 +48,8 @@ def promote(
     """Judge a policy and, if it passes, read its test split and write its bundle.
 
     What the gate refuses is noted in `rejected.jsonl`, of the run if one is named, else beside the bundles, and its
-    test split is not read. A policy whose test split was read is refused, unless that promotion was cut short before
-    it wrote its bundle; both looks are then in the new one.
+    test split is not read. What was promoted before is refused. Earlier looks of the policy at its test split, of a
+    promotion that was cut short or by hand (`sim.promotion.looks`), are told in its bundle.
 
     Args:
         file: The policy.
@@ -74,6 +74,7 @@ def promote(
         found.traces(split)
     check_free(name, place)
     _refuse_known(place, source)
+    ledger.entries(place / ledger.TEST_READS)  # refuses a broken one before the work
     verdict = judge(file, found.which, executor, workers)
     if not verdict.passed:
         ledger.append((run or place) / ledger.REJECTED, _rejection(verdict))
@@ -106,13 +107,12 @@ def enter(
     if scores["validation"].fingerprint != verdict.fingerprint:
         raise BundleError(f"{name}: the panel changed after the gate; fix: promote again")
     test = load_panel("test", which, purpose="report")
-    look = {"time": ledger.now(), "panel": test.name, "fingerprint": test.fingerprint, "kvevolve": _version()}
     earlier = ledger.reads_of(directory, verdict.sha256, test.fingerprint)
-    ledger.append(directory / ledger.TEST_READS, {**look, "sha256": verdict.sha256, "name": name})
+    look = looks.begin(directory, policy, test)
     scores["test"] = score_on(test, policy, executor, workers, _teller("test"))
     seen = {"combined": scores["test"].combined, "hit_tokens": scores["test"].hit_tokens}
     unseen = {"combined": None, "hit_tokens": None}
-    looks = [{key: entry.get(key) for key in look} | unseen for entry in earlier]
+    before = [{key: entry.get(key) for key in look} | unseen for entry in earlier]
     manifest = sealed(
         {
             "format": FORMAT,
@@ -127,7 +127,7 @@ def enter(
             "scores": {split: found.model_dump() for split, found in scores.items()},
             "verdict": {key: verdict.to_dict()[key] for key in ("fingerprint", "checks", "hit_tokens")},
             "lineage": lineage.model_dump(),
-            "test_reads": [*looks, look | seen],
+            "test_reads": [*before, look | seen],
         }
     )
     path = bundle.write(source, manifest, directory)

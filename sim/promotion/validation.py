@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sim.promotion import bundle
+from sim.promotion import bundle, looks
 from sim.promotion.bundle import SHIPPED, Bundle
 from sim.promotion.manifest import SPLITS, BundleError, SplitScore
 from sim.promotion.scoring import score_on
@@ -70,10 +70,12 @@ def validate(
     for name in names or known:
         try:
             loaded = bundle.load(name, place)
+            fault = looks.fault(loaded, place)
         except BundleError as error:
             found.append(Finding(name, "bundle", FAILED, str(error)))
             continue
-        found.append(Finding(name, "bundle", OK, f"source {loaded.manifest.sha256[:12]}, fields and seal as written"))
+        text = f"source {loaded.manifest.sha256[:12]}, fields, seal and looks as written"
+        found.append(Finding(name, "bundle", FAILED if fault else OK, fault or text))
         found += [Finding(name, split, *_again(loaded, split, executor, workers)) for split in splits]
     return found
 

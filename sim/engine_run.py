@@ -39,6 +39,7 @@ def run_engine(
 
     Raises:
         RuntimeError: If the engine fails or stores nothing; its log is named.
+        KeyboardInterrupt: If it was interrupted and has stored nothing.
     """
     command = [sys.executable, "-m", "openevolve.cli", str(program), str(evaluator)]
     command += ["--config", str(run.config), "--output", str(run.root)]
@@ -66,6 +67,8 @@ def run_engine(
                 engine.wait()
     if engine.returncode not in (0, 130, -signal.SIGINT):
         raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
+    if interrupted and not run.children():
+        raise KeyboardInterrupt
     _tell_of_model(run, iterations, say)
     return not interrupted
 

@@ -24,10 +24,11 @@ from sim.policy.program import Policy
 from sim.population import Rebuilt, rebuild
 from sim.promotion.gate import judge
 from sim.registry import BASELINES, load_policy
-from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json
+from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json, write_text
 from sim.search.llm import ending
 from sim.search.tuner import tune
 from workloads import panel_file
+from workloads.atomic import atomic_write
 from workloads.panel import Panel, describe, load_panel
 
 FINALISTS = 12
@@ -41,11 +42,11 @@ class Job:
     """What to run.
 
     Attributes:
-        program: Seed policy with one EVOLVE-BLOCK.
+        program: Seed policy with one EVOLVE-BLOCK; a run that is resumed has its own.
         evaluator: OpenEvolve evaluator.
         config: OpenEvolve config.
-        iterations: Overrides the config's.
-        seed: Overrides the config's.
+        iterations: Overrides the config's; a run that is resumed refuses another.
+        seed: The same.
         tune_evaluations: Budget of the final CMA-ES tuning, in passes over the training panel.
         panel: Name or file of the panel, see `workloads.panel.load_panel`; for a run that is resumed, "auto" is the
             panel it was started on.
@@ -91,6 +92,7 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
 
 def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finished:
     job, evaluator = _on_its_panel(job, run, resume)
+    job = _from_its_seed(job, run, resume)
     say(describe(evaluator.panel))
     if not evaluator.panel.real:
         say(
@@ -102,7 +104,8 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     say(f"isolation of candidates: {seed_found.isolation}")
     started = time.time()
     goes_on = _recorded(run, say) if resume else None
-    config = renew_config(run) if resume else resolve_config(job.config, run, job.iterations, job.seed)
+    asked = (job.iterations, job.seed)
+    config = renew_config(run, *asked) if resume else resolve_config(job.config, run, *asked)
     if keyless(config):
         os.environ["KVEVOLVE_ADVICE"] = "0"
     if (config.get("llm") or {}).get("manual_mode"):
@@ -113,10 +116,10 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     finalists = _finalists(run, load_policy(job.program))
     tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
     best, validation = _choose(finalists, tuned, job, say)
-    run.best_policy.write_text(best.source)
+    write_text(run.best_policy, best.source)
     verdict = _judged(job, run, best, finished, say)  # before anything that is held out is read
     report = _report(job, run, best, validation) + verdict + _held_out(job, run, best, finished)
-    run.report.write_text(report + "\n")
+    write_text(run.report, report + "\n")
     outcome = evaluator.evaluate(run.best_policy, advice=False)
     evaluator.close()
     content = {
@@ -162,6 +165,14 @@ def _on_its_panel(job: Job, run: RunDir, resume: bool) -> tuple[Job, Evaluator]:
         facts = {"which": file.which, "name": evaluator.panel.name, "fingerprint": evaluator.panel.fingerprint}
         write_json(run.panel, facts)
     return replace(job, panel=file.which), evaluator
+
+
+def _from_its_seed(job: Job, run: RunDir, resume: bool) -> Job:
+    """Return the job with the seed policy that the run began with, of which it keeps a copy."""
+    if not resume:
+        with atomic_write(run.seed_policy) as file:
+            file.write(job.program.read_bytes())
+    return replace(job, program=run.seed_policy) if run.seed_policy.is_file() else job
 
 
 def _check_same_panel(run: RunDir, stored: dict[str, str], panel: Panel) -> None:

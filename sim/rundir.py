@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ from sim.engine_config import read_config
 from workloads.atomic import atomic_write
 
 PACKAGES = ("kvevolve", "openevolve", "numba", "numpy", "cmaes")
+_AT_ONCE = 100
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -50,6 +52,11 @@ class RunDir:
     def manual_tasks(self) -> Path:
         """Tasks for a person, where `llm.manual_mode` is set."""
         return self.root / "manual_tasks_queue"
+
+    @property
+    def seed_policy(self) -> Path:
+        """The policy the run began with."""
+        return self.root / "seed_policy.py"
 
     @property
     def best_policy(self) -> Path:
@@ -137,10 +144,13 @@ class RunDir:
 
 
 def new_run_dir(parent: Path) -> RunDir:
-    """Create `parent/<UTC time>` and return it."""
-    root = parent / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    root.mkdir(parents=True, exist_ok=False)
-    return RunDir(root.resolve())
+    """Create `parent/<UTC time>`, with a number behind it if that is taken, and return it."""
+    name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for place in (parent / name, *(parent / f"{name}-{number}" for number in range(2, _AT_ONCE))):
+        with suppress(FileExistsError):  # another run began in this second
+            place.mkdir(parents=True)
+            return RunDir(place.resolve())
+    raise ValueError(f"{parent}: more than {_AT_ONCE} runs began at once; fix: another --output")
 
 
 def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int | None) -> dict[str, Any]:
@@ -156,6 +166,8 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
     config = read_config(source)
     if iterations is not None:
         config["max_iterations"] = iterations
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed {seed}; fix: a whole number from 0")
     _check_counts(config, source)
     if iterations is not None:
         config["checkpoint_interval"] = _divisor(iterations, config.get("checkpoint_interval", 20))
@@ -165,14 +177,19 @@ def resolve_config(source: Path, run: RunDir, iterations: int | None, seed: int 
     return _placed(config, run, source.parent)
 
 
-def renew_config(run: RunDir) -> dict[str, Any]:
+def renew_config(run: RunDir, iterations: int | None = None, seed: int | None = None) -> dict[str, Any]:
     """Write the config of a run that goes on, with places of its own, and return it.
 
     Raises:
-        ValueError: If the run has none.
+        ValueError: If the file is no configuration, or iterations or seed are given and not those of the run.
     """
     config = read_config(run.config)
     _check_counts(config, run.config)
+    for name, asked in (("max_iterations", iterations), ("random_seed", seed)):
+        if asked not in (None, config.get(name)):
+            raise ValueError(
+                f"{run.root} was begun with {name}: {config.get(name)}, not {asked}; fix: change it in {run.config}"
+            )
     return _placed(config, run, run.root)
 
 
@@ -228,8 +245,13 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader never sees half of it."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a reader, and who comes after a kill, never sees half of it."""
     with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+        file.write(text.encode())
 
 
 def _free_port() -> int:

@@ -54,6 +54,13 @@ def test_verbs_refuse_it_before_any_work(verb: str, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_is_one(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = ["--upstream", "http://127.0.0.1:9/v1", "--run-dir", str(tmp_path)]
+    assert cli.main(["proxy", *there, "--port", port]) == 1
+    assert f"--port {port}: expected 0" in capsys.readouterr().err
+
+
 def test_shipped_configurations_and_an_empty_one_are_read(tmp_path: Path) -> None:
     for path in (ROOT / "config.yaml", *(ROOT / "examples").glob("*.yaml")):
         assert read_config(path)["max_iterations"] > 0

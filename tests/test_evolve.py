@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sim import journal, jsonlines
+from sim import engine_run, journal, jsonlines
+from sim.cli import main
 from sim.history import STORE, opened, summarise
-from sim.rundir import RunDir, keyless, resolve_config
+from sim.rundir import RunDir, keyless, new_run_dir, renew_config, resolve_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -103,6 +104,7 @@ def test_a_run_killed_at_once_loses_no_evaluation(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "resuming after iteration" in done.stderr
+    assert run.seed_policy.read_bytes() == (ROOT / "initial_program.py").read_bytes()
     assert max(evaluated(run).values()) == 1, "something was evaluated again"
     assert set(before) <= {code for code, _ in run.programs()}, "an evaluation was lost"
     iterations = {program["iteration_found"] for program in run.stored()}
@@ -110,6 +112,59 @@ def test_a_run_killed_at_once_loses_no_evaluation(tmp_path: Path) -> None:
     assert len(iterations) >= len(before)
     calls = [entry["call"] for entry in jsonlines.read(run.root / "operator.jsonl")]
     assert calls.count(1) == 1, "the operator began anew"
+
+
+def test_a_resumed_run_has_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    resolve_config(ROOT / "config.yaml", run, iterations=7, seed=3)
+    assert renew_config(run, 7, 3)["max_iterations"] == 7
+    for asked in ((8, None), (None, 4)):
+        with pytest.raises(ValueError, match=r"was begun with .*; fix: change it in .*config\.yaml"):
+            renew_config(run, *asked)
+    for option, value in (("--program", "initial_program.py"), ("--config", "config.yaml")):
+        assert main(["evolve", "--resume", str(run.root), option, str(ROOT / value)]) == 1
+        assert "a run that is resumed has its own" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="seed -1; fix: "):
+        resolve_config(ROOT / "config.yaml", run, None, -1)
+
+
+class Stopped:
+    """An engine that ends when it is interrupted."""
+
+    returncode = 130
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.signals: list[int] = []
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+def test_an_interrupt_before_the_first_child_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, said = RunDir(tmp_path), []
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine_run.subprocess, "Popen", Stopped)
+    monkeypatch.setattr(engine_run, "_follow", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine_run.run_engine(ROOT, ROOT, run, 5, said.append, None, 0)
+    run.trace.write_text(json.dumps({"iteration": 1, "child_metrics": {}}) + "\n")
+    assert not engine_run.run_engine(ROOT, ROOT, run, 5, said.append, None, 0)
+    assert len(said) == 2
+
+
+def test_runs_that_begin_in_one_second_have_directories_of_their_own(tmp_path: Path) -> None:
+    made = [new_run_dir(tmp_path / "out") for _ in range(5)]
+    assert len({run.root for run in made}) == 5
 
 
 def test_config_resolution(tmp_path: Path) -> None:

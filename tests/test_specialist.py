@@ -10,12 +10,13 @@ import pytest
 import yaml
 from small_traces import hand_trace
 
-from sim import held_out, jsonlines
+from sim import held_out, jsonlines, specialist
+from sim.marks import Marks, load_marks
 from sim.policy.program import Policy
 from sim.registry import load_policy
 from sim.specialist import GAP, Traffic, panel_text, write_panel
 from workloads import panel_file
-from workloads.panel import load_panel
+from workloads.panel import Panel, load_panel
 
 CHAT = "synthetic:chat?seed=4&requests=500"
 
@@ -38,6 +39,18 @@ def test_the_past_trains_and_the_future_judges(panel: Path) -> None:
     arrivals = [panel.traces[f"chat_{panel.split}"].arrival_s for panel in splits]
     assert all(past[-1] < future[0] for past, future in pairwise(arrivals))
     assert all(list(s.traces) == [f"chat_{s.split}", f"rag_{s.split}"] for s in splits)
+
+
+def test_nothing_is_replayed_on_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def marked(panel: Panel) -> Marks:
+        asked.append(panel.split)
+        return load_marks(panel)
+
+    monkeypatch.setattr(specialist, "load_marks", marked)
+    panel_text(Traffic((CHAT,), "5%"))
+    assert asked == ["train", "validation"]
 
 
 def test_sessions_without_a_clock_are_cut_by_name(tmp_path: Path, trace_path) -> None:

@@ -5,13 +5,12 @@ Read from the logs of a run's directory. Knows logs; must not know arms or polic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sim import jsonlines
 from sim.rundir import RunDir
 
 COSTS = ("evaluations", "cpu_s", "refs", "usd")
@@ -62,12 +61,12 @@ def read(run: RunDir, panel_refs: int) -> tuple[Point, ...]:
         run: Its directory.
         panel_refs: Block references of a pass over the training panel.
     """
-    journal = _lines(run.root / "evaluations.jsonl")
+    journal = jsonlines.read(run.root / "evaluations.jsonl")
     evaluated = [_evaluated(line) for line in journal] or [_child(line, panel_refs) for line in run.children()]
     passes = [event.cpu_s for event in evaluated if event.refs >= panel_refs and event.cpu_s > 0]
     per_pass = median(passes) if journal and passes else 0.0
-    tuned = [_tuned(line, panel_refs, per_pass) for line in _lines(run.root / "operator.jsonl")]
-    asked = [_asked(line, panel_refs, per_pass) for line in _lines(run.root / "llm.jsonl")]
+    tuned = [_tuned(line, panel_refs, per_pass) for line in jsonlines.read(run.root / "operator.jsonl")]
+    asked = [_asked(line, panel_refs, per_pass) for line in jsonlines.read(run.root / "llm.jsonl")]
     return accumulate([*evaluated, *tuned, *asked])
 
 
@@ -113,20 +112,3 @@ def _asked(line: dict[str, Any], panel_refs: int, per_pass: float) -> _Event:
 
 def _ended(line: dict[str, Any]) -> float:
     return float(line.get("time", 0.0)) + float(line.get("seconds") or 0.0)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a log; none if there is no such file."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in text[: text.rfind(b"\n") + 1].splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found

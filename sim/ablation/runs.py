@@ -27,7 +27,7 @@ from sim.fitness import TrainingObjective
 from sim.marks import Marks
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
-from sim.rundir import RunDir, versions, write_json
+from sim.rundir import RunDir, versions, write_json, write_text
 from sim.search.tuner import tune
 
 RESULT = "ablation_run.json"
@@ -153,7 +153,7 @@ def perform(plan: Plan, arm: Arm, seed: int, root: Path, say: Say) -> Finished:
     run = RunDir(root.resolve())
     best, points = (_evolved if arm.config else _tuned)(plan, arm, seed, run, say)
     seconds, cpu_s = time.monotonic() - started, _cpu_s() - spent
-    run.best_policy.write_text(best.source)
+    write_text(run.best_policy, best.source)
     found = compare([best], "validation", plan.panel)
     train = points[-1].best
     assert train is not None

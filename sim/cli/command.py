@@ -132,17 +132,20 @@ def _evolve(options: argparse.Namespace) -> int:
     from sim.engine_config import read_config
     from sim.evolve import Job, evolve
 
-    for path in (options.program, options.evaluator, options.config):
+    if options.resume and (options.program or options.config):
+        raise ValueError("a run that is resumed has its own --program and --config; fix: leave them out")
+    program, config = options.program or ROOT / "initial_program.py", options.config or ROOT / "config.yaml"
+    for path in (program, options.evaluator, config):
         if not path.is_file():
             raise ValueError(f"{path} does not exist; run inside a kvevolve checkout or name the file")
-    read_config(options.config)  # refused before a directory is made, and the panel loaded
+    read_config(config)  # refused before a directory is made, and the panel loaded
     if options.executor:
         os.environ["KVEVOLVE_EVALUATOR"] = options.executor
     run, panel = _run_dir(options)
     job = Job(
-        options.program,
+        program,
         options.evaluator,
-        options.config,
+        config,
         options.iterations,
         options.seed,
         options.tune_evaluations,
@@ -291,9 +294,9 @@ def _add_run(verbs: Any) -> None:
 
 def _add_evolve(verbs: Any) -> None:
     verb = _add(verbs, "evolve", _evolve, "evolve a policy and report it (keyless by default)")
-    verb.add_argument("--program", type=Path, default=ROOT / "initial_program.py", help="seed policy")
+    verb.add_argument("--program", type=Path, help="seed policy (default: initial_program.py)")
     verb.add_argument("--evaluator", type=Path, default=ROOT / "evaluator.py")
-    verb.add_argument("--config", type=Path, default=ROOT / "config.yaml", help="OpenEvolve config; see examples/")
+    verb.add_argument("--config", type=Path, help="OpenEvolve config; see examples/ (default: config.yaml)")
     verb.add_argument("--iterations", type=int)
     verb.add_argument("--seed", type=int)
     verb.add_argument("--tune-evaluations", type=int, default=18, help="passes of the final tuning (default: 18)")

@@ -33,6 +33,8 @@ def add(verbs: Any) -> None:
 def _proxy(options: argparse.Namespace) -> int:
     from sim.search.llm.server import serve
 
+    if not 0 <= options.port < 2**16:
+        raise ValueError(f"--port {options.port}: expected 0, for any that is free, to 65535")
     serve(options.port, _settings(options), options.run_dir)
     return 0
 

@@ -91,8 +91,7 @@ def evolve(job: Job, run: RunDir, say: Say, resume: bool = False) -> Finished:
 
 
 def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finished:
-    job, evaluator = _on_its_panel(job, run, resume)
-    job = _from_its_seed(job, run, resume)
+    job, evaluator = _on_its_panel(_from_its_seed(job, run, resume), run, resume)
     say(describe(evaluator.panel))
     if not evaluator.panel.real:
         say(

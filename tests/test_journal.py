@@ -128,6 +128,8 @@ def test_the_digest_is_of_every_source(tmp_path: Path) -> None:
     file.write_text("x = 1\n")
     first = digest_of(tmp_path)
     (tmp_path / "sim" / "notes.txt").write_text("no source")
+    (tmp_path / "sim" / "incumbents" / "new").mkdir(parents=True)
+    (tmp_path / "sim" / "incumbents" / "new" / "policy.py").write_text("x = 3\n")
     assert digest_of(tmp_path) == first
     file.write_text("x = 2\n")
     second = digest_of(tmp_path)

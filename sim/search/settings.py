@@ -42,7 +42,7 @@ class Settings:
     tune_fraction: float = 0.5
     tune_evaluations: int = 48
     tune_total: int = 144
-    tune_seconds: float = 20.0
+    tune_seconds: float = 60.0
     objective: str = "sim.screening:screening_objective"
     screen_children: int = 3
     explore: float = 0.15

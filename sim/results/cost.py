@@ -14,20 +14,24 @@ from typing import Any
 from sim.results.report import Report, Table
 
 EVALUATIONS, MODEL = "evaluations.jsonl", "llm.jsonl"
+READING = "Scores are of the training split; a run is one search, from its seed program on."
 TEXT = (
     "Per run directory, from its logs. Evaluations: candidates scored, those answered from a cache apart. "
     "CPU-hours: of the evaluations, all processes. To the best: evaluations until the best score of the run first "
-    "appeared."
+    "appeared. Tuning outside of runs (`kvevolve tune`) leaves no log here."
 )
 
 
 def report(runs: Sequence[Path]) -> Report:
     """Add up the logs of runs.
 
+    Args:
+        runs: Run directories, and directories of them at any depth, such as that of `kvevolve ablate`.
+
     Raises:
         ValueError: If a run has no log of evaluations, or a log is broken; names file and line.
     """
-    found = {str(run.name): cost_of(run) for run in runs}
+    found = {name: cost_of(run) for name, run in _named(runs).items()}
     head = ["run", "evaluations", "cached", "invalid", "CPU-hours", "G block refs", "best score", "to the best",
             "model calls", "tokens", "USD"]  # fmt: skip
     rows = [[name, *_shown(each)] for name, each in found.items()]
@@ -35,7 +39,20 @@ def report(runs: Sequence[Path]) -> Report:
         total = {key: sum(each[key] for each in found.values()) for key in next(iter(found.values()))}
         rows.append(["all", *_shown(total | {"best_score": None, "evaluations_to_best": None})])
     text = TEXT if found else f"{TEXT}\n\nNo run was named: --runs RUN_DIRECTORY."
-    return Report("cost", "What it cost", text, [Table("Runs", head, rows)] if found else [], {"runs": found})
+    return Report("cost", "What it cost", READING, text, [Table("Runs", head, rows)] if found else [], {"runs": found})
+
+
+def _named(places: Sequence[Path]) -> dict[str, Path]:
+    """Return run directories by name: their own, or as much of their path as tells them apart."""
+    runs: dict[Path, None] = {}
+    for place in places:
+        below = sorted(path.parent for path in place.rglob(EVALUATIONS))
+        runs |= dict.fromkeys(each.resolve() for each in below or [place])
+    for length in range(1, 1 + max((len(run.parts) for run in runs), default=0)):
+        names = ["/".join(run.parts[-length:]) for run in runs]
+        if len(set(names)) == len(names):
+            return dict(zip(names, runs, strict=True))
+    return {}
 
 
 def cost_of(run: Path) -> dict[str, Any]:

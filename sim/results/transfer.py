@@ -27,14 +27,13 @@ TRACES_READING = (
 )
 CAPACITIES_READING = "Down a column: what tuning at one cache size does at another; 0 is LRU, 1 the optimum."
 TRACES_TEXT = (
-    "Rows: the policy as it is, and with its literals tuned ({passes} CMA-ES passes) on one training trace alone. "
-    "Columns: mean gap closed on every trace of the train, validation and {split} splits. Nothing is chosen by the "
-    "last."
+    "Rows: the policy as it is, and with its literals tuned ({passes} CMA-ES passes) on one training trace alone, "
+    "the one after @. Columns: every trace of the splits {splits}; only train is tuned on."
 )
 CAPACITIES_TEXT = (
     "Rows: the policy as it is, and with its literals tuned ({passes} CMA-ES passes) on all training traces at one "
-    "cache size alone. Columns: mean gap closed over the traces of the validation split at every size. Below: the "
-    "policies as they are at sizes the panel does not have."
+    "cache size alone, the one after @. Columns: mean over the traces of the validation split at every size. The "
+    "curves: policies as they are, at sizes the panel does not have too, where there is a gap of a point."
 )
 TICKS = (0.5, 1, 2, 5, 10, 20, 50)
 LADDER = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -51,7 +50,7 @@ def traces(which: str, split: str, policies: Sequence[Evolved], passes: int, wor
         for name, runner in tuned.items():
             found = gap_means(measured.cells(runner))
             rows[name] |= {f"{panel.split}: {trace}": value for trace, value in found.items() if trace != "mean"}
-    text = TRACES_TEXT.format(passes=passes, split=split)
+    text = TRACES_TEXT.format(passes=passes, splits=", ".join(panel.split for panel in panels))
     facts = {"fingerprints": {panel.split: panel.fingerprint for panel in panels}}
     return _report("transfer", "Transfer between traces", TRACES_READING, text, rows, tuned, facts | {"passes": passes})
 

@@ -23,10 +23,10 @@ EDGES_S = np.array(
 )  # fmt: skip
 """Lower ends of the age bins."""
 WIDTHS_S = np.append(np.diff(EDGES_S), EDGES_S[-1])
-ROWS = 700_000
+ROWS = 300_000
 """Most rows of a training set, drawn at random."""
 LEARNING: dict[str, Any] = {
-    "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 300, "feature_fraction": 0.5,
+    "objective": "binary", "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 300, "feature_fraction": 0.5,
     "bagging_fraction": 0.5, "bagging_freq": 1, "lambda_l2": 10.0, "num_threads": 1, "verbose": -1,
     "deterministic": True,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,20 +54,26 @@ def matrix(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequenc
     plotting.save(figure, path, dpi=160)
 
 
-def curves(lines: Lines, across: str, up: str, path: Path, ticks: Sequence[float] = ()) -> None:
-    """Draw lines by title in a panel per name; points are (x, y), x on a log scale, with ticks of one's own."""
+def curves(lines: Lines, across: str, up: str, path: Path, ticks: Sequence[float] = (), log_up: bool = False) -> None:
+    """Draw lines by title in a panel per name; points are (x, y), x on a log scale, with ticks of one's own.
+
+    With `log_up` y is on one too, and what is not above 0 is left out; without it what is below `LOWEST` is not drawn.
+    """
     figure, panels = _panels(list(lines), across, up)
     for name, axes in panels.items():
         for (title, points), style in zip(lines[name].items(), _styles(), strict=False):
-            axes.plot(*zip(*points, strict=True), markersize=4, linewidth=1.4, label=title, **style)
+            shown = [(x, y if y > 0 or not log_up else math.nan) for x, y in points]
+            axes.plot(*zip(*shown, strict=True), markersize=4, linewidth=1.4, label=title, **style)
         axes.set_xscale("log")
         if ticks:
             seen = [x for points in lines[name].values() for x, _ in points]
             axes.set_xticks([x for x in ticks if min(seen) <= x <= max(seen)])
             axes.minorticks_off()
         axes.xaxis.set_major_formatter(plotting.thousands)
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(LOWEST, low), high)
+        if log_up:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=max(LOWEST, axes.get_ylim()[0]))
     _legend(figure, panels)
     plotting.save(figure, path, dpi=160)
 

@@ -136,7 +136,7 @@ class _Work:
         sizes = {name: [p.capacity_blocks for p in places_of(panel) if p.trace == name] for name in panel.traces}
         paths = {
             (key, choice): kept.hits_path(
-                panel.traces[key[0]],
+                clocks.on_clock(panel.traces[key[0]], key[1]),
                 self.models.key(self.names(choice.model), key[1]),
                 choice.rounds,
                 sizes[key[0]],
@@ -271,7 +271,9 @@ def _assembled(
         for name, found in gains.items()
     ]  # fmt: skip
     curves = {name: _hazard_curves(touches) for name, touches in described.items()}
-    drawing = {"hazards": lambda path: figures.curves(curves, "s since the last use", "uses, % per s", path, TICKS_S)}
+    drawing = {
+        "hazards": lambda path: figures.curves(curves, "s since the last use", "uses, % per s", path, TICKS_S, True)
+    }
     facts = {**data, "gains": gains, "hazard_percent_per_s": curves}
     text = TEXT.format(features=len(FEATURES))
     return Report("ceiling", "The learnable ceiling", READING, text, [*tables, *importance], facts, drawing)

@@ -18,10 +18,8 @@ CLOCKS = (SECONDS, REQUESTS)
 def on_clock(trace: Trace, clock: str) -> Trace:
     """Return a trace as a predictor with this clock sees it.
 
-    Without seconds, requests arrive in the same order, evenly spaced over the same time: what a session does is known
-    only in numbers of requests. A timeline that was made by a rule (idle gaps cut at a number of seconds, say) then
-    cannot be told by that number.
+    Without seconds, one request arrives per second, in the same order: what a session does is known in numbers of
+    requests alone. A timeline that was made by a rule (idle gaps cut at a number of seconds, say) then cannot be told
+    by that number.
     """
-    if clock == SECONDS:
-        return trace
-    return replace(trace, arrival_s=np.linspace(0.0, float(trace.arrival_s[-1]), trace.n_requests))
+    return trace if clock == SECONDS else replace(trace, arrival_s=np.arange(trace.n_requests, dtype=np.float64))

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Hits = list[npt.NDArray[np.int32]]
 """Hit blocks per request, at each capacity of a trace."""
-CODE = ("clocks.py", "foresight.py", "hazards.py", "touches.py")
+CODE = ("foresight.py", "hazards.py", "touches.py")
 """What decides hits, beside `sim.results.replays.code_digest`."""
 
 
@@ -59,8 +59,8 @@ class Models:
 
     def key(self, names: tuple[str, ...], clock: str) -> list[object]:
         """Return what a model depends on."""
-        prints = [self._traces[name].fingerprint for name in names]
-        return [code_digest(), _code(), prints, clock, self._rounds, hazards.ROWS, self._seeds]
+        prints = [clocks.on_clock(self._traces[name], clock).fingerprint for name in names]
+        return [code_digest(), _code(), prints, self._rounds, hazards.ROWS, self._seeds]
 
 
 def hits_path(trace: Trace, key: Sequence[object], rounds: int, capacities: Sequence[int]) -> Path:

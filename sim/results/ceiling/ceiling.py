@@ -27,7 +27,7 @@ from workloads import progress
 from workloads.panel import Panel, load_panel
 from workloads.trace import Trace
 
-ROUNDS = (20, 40, 60, 90)
+ROUNDS = (40, 80, 120, 180)
 """Trees per booster; how many is chosen on validation."""
 JOINT = "all training traces"
 SHOWN = 20

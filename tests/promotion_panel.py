@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sim import resampling
 from sim.evaluation import Evaluator
-from sim.promotion import bootstrap, rescoring, rivals
+from sim.promotion import rescoring, rivals
 
 HONEST = "def priority(block, cache):\n    return -block.last_access\n"
 LOSER = "def priority(block, cache):\n    return block.last_access\n"
@@ -51,6 +52,6 @@ def quick_gate(panel: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rescoring, "Evaluator", lambda *_: kept)
         patch.setattr(rescoring, "TWIN_REFS", 500)
-        patch.setattr(bootstrap, "SAMPLES", 200)
+        patch.setattr(resampling, "SAMPLES", 200)
         yield
     kept.stop()

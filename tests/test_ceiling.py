@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from small_traces import dialogue_trace, hand_trace
 import sim
 from sim.core import gittins, replay, touches
 from sim.policy.program import Policy
-from sim.results.ceiling import ceiling, foresight, hazards
+from sim.results.ceiling import ceiling, clocks, foresight, hazards, kept
 from sim.results.ceiling.hazards import EDGES_S, WIDTHS_S
 from sim.results.ceiling.touches import FEATURES, Touches, touches_of
-from workloads import Trace, load_panel
+from workloads import Trace
 
 CHECKED = (
     "depth",
@@ -133,8 +134,6 @@ def test_the_index_equals_its_definition(row: list[float], seed: int) -> None:
 
 def whole_seconds(trace: Trace) -> Trace:
     """Return a trace with a request every 8 s."""
-    from dataclasses import replace
-
     return replace(trace, arrival_s=8.0 * np.arange(trace.n_requests))
 
 
@@ -217,19 +216,20 @@ def test_the_ceiling_is_chosen_on_validation_and_kept(tmp_path: Path, monkeypatc
     extra("lightgbm")
     monkeypatch.setattr(ceiling, "ROUNDS", (4, 10))
     monkeypatch.setattr(hazards, "ROWS", 20_000)
-    monkeypatch.setattr(ceiling, "user_cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(kept, "user_cache_dir", lambda: tmp_path / "cache")
     (tmp_path / "small.yaml").write_text(PANEL)
     which = str(tmp_path / "small.yaml")
     report = ceiling.report(which, [], seeds=1)
-    assert set(report.data["validation"]["chosen"]) == {"chat_validation"}
-    chosen = report.data["test"]["chosen"]
-    assert chosen["chat_test"] == report.data["validation"]["chosen"]["chat_validation"]
-    assert chosen["scan_test"].startswith(ceiling.JOINT)
-    test = load_panel("test", which, purpose="report")
-    for cell, place in zip(report.data["test"]["cells"], test.cells, strict=True):
-        trace = test.traces[cell["trace"]]
-        assert cell["hit_tokens"] <= sim.optimum(trace, place.capacity_blocks).hit_tokens
-        assert cell["hit_tokens"] > 0
+    choices = report.data["validation"]["chosen"]
+    assert set(choices) == {f"chat_validation, {clock}" for clock in clocks.CLOCKS}
+    for clock in clocks.CLOCKS:
+        chosen = report.data["test"]["chosen"]
+        assert chosen[f"chat_test, {clock}"] == choices[f"chat_validation, {clock}"]
+        assert chosen[f"scan_test, {clock}"].startswith(ceiling.JOINT)
+    for cell in report.data["test"]["cells"]:
+        assert cell["scored"] or cell["trace"] == "scan_test"
+        assert set(cell["gap_closed"]) == set(clocks.CLOCKS)
+        assert all(closed <= 1.0 for closed in cell["gap_closed"].values())
     assert all(sum(gains.values()) == pytest.approx(1) for gains in report.data["gains"].values())
     report.write(tmp_path / "out", figures=False)
 
@@ -239,6 +239,27 @@ def test_the_ceiling_is_chosen_on_validation_and_kept(tmp_path: Path, monkeypatc
     monkeypatch.setattr(hazards, "train", no_more)
     again = ceiling.report(which, [], seeds=1)
     assert (again.data, again.markdown()) == (report.data, report.markdown())
+
+
+def test_more_trees_are_those_of_fewer_and_more() -> None:
+    extra("lightgbm")
+    found = touches_of(dialogue_trace())
+    model = hazards.train([found], 6, seeds=2)
+    both, alone = model.hazards(found, [2, 6]), [model.hazards(found, [n])[0] for n in (2, 6)]
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(both, alone, strict=True))
+    assert not np.allclose(both[0], both[1])
+    again = hazards.Model.from_text(model.to_text()).hazards(found, [6])[0]
+    assert np.allclose(again, alone[1], atol=1e-6)
+
+
+def test_without_seconds_only_the_order_of_requests_is_known() -> None:
+    trace = dialogue_trace()
+    seen = clocks.on_clock(trace, clocks.REQUESTS)
+    slower = replace(trace, arrival_s=50.0 + trace.arrival_s**1.5)
+    assert seen.fingerprint == clocks.on_clock(slower, clocks.REQUESTS).fingerprint
+    gaps = full(seen)[:, FEATURES.index("gap_s")]
+    assert np.array_equal(gaps, np.rint(gaps))  # requests, whole ones
+    assert clocks.on_clock(trace, clocks.SECONDS) is trace
 
 
 def test_without_lightgbm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

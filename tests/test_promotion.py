@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from promotion_panel import FEW, HONEST, write_panel
 from small_traces import random_traces
 
+from sim import resampling
 from sim.comparison import compare
 from sim.marks import Marks, load_marks
 from sim.policy.program import Policy
@@ -71,7 +72,7 @@ def test_rivals_are_kept_and_a_damaged_cache_is_replaced(marks: Marks, tmp_path,
 # ---- the bootstrap ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clustering", bootstrap.CLUSTERINGS)
+@pytest.mark.parametrize("clustering", resampling.CLUSTERINGS)
 def test_what_is_measured_is_the_difference_of_published_scores(marks: Marks, lru: Entry, clustering: str) -> None:
     policy = Policy.from_source(HONEST, "honest")
     found = compare([policy], "validation", marks.panel.which)
@@ -87,9 +88,9 @@ def test_equal_policies_do_not_differ_in_any_sample(marks: Marks, lru: Entry) ->
     assert all((i.measured, i.low, i.high) == (0.0, 0.0, 0.0) for i in found.values())
 
 
-@pytest.mark.parametrize("clustering", bootstrap.CLUSTERINGS)
+@pytest.mark.parametrize("clustering", resampling.CLUSTERINGS)
 def test_one_lucky_cluster_is_no_evidence(marks: Marks, lru: Entry, clustering: str) -> None:
-    clusters = {name: bootstrap.CLUSTERINGS[clustering](trace) for name, trace in marks.panel.traces.items()}
+    clusters = {name: resampling.CLUSTERINGS[clustering](trace) for name, trace in marks.panel.traces.items()}
     lucky = with_more(marks, lru, {name: found == 3 for name, found in clusters.items()}, 20)
     steady = with_more(marks, lru, {name: found >= 0 for name, found in clusters.items()}, 2)
     found = {
@@ -104,15 +105,6 @@ def test_a_policy_that_lives_on_one_trace_is_told(marks: Marks, lru: Entry) -> N
     one = {name: np.full(trace.n_requests, name == "loop_one") for name, trace in marks.panel.traces.items()}
     found = bootstrap.without_a_trace(marks, with_more(marks, lru, one), lru)
     assert found["loop_one"] == 0.0 < found["loop_two"]
-
-
-@given(random_traces())
-def test_every_request_is_in_one_cluster(trace: Trace) -> None:
-    for cluster in bootstrap.CLUSTERINGS.values():
-        labels = cluster(trace)
-        assert labels.shape == (trace.n_requests,)
-        assert set(labels.tolist()) == set(range(labels.max() + 1))
-    assert (np.diff(bootstrap.windows(trace)) >= 0).all()
 
 
 # ---- other conditions ------------------------------------------------------------------------------------------------

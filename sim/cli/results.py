@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from sim.results.replays import Workers
     from sim.results.report import Report
 
-PARTS = ("table", "ablation", "admission", "transfer", "capacity", "blocks", "ceiling", "cost")
+PARTS = {
+    "table": "who hits what",
+    "ceiling": "the learnable ceiling",
+    "ablation": "which signals matter",
+    "admission": "admission against eviction",
+    "transfer": "transfer between traces",
+    "capacity": "transfer between cache sizes",
+    "blocks": "transfer between block sizes",
+    "cost": "what it cost",
+}
+"""In the order of the page."""
 
 
 def add(verbs: Any) -> None:
@@ -35,7 +45,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--passes", type=int, metavar="N", help=text)
     verb.add_argument("--no-latency", action="store_true", help="table without replays in overlap mode")
     verb.add_argument("--no-figures", action="store_true", help="no PNG files; they need the extra [figures]")
-    verb.add_argument("--output", type=Path, default=Path("results_output"), help="where the files go")
+    text = "where the files and the page of them all, results.md, go"
+    verb.add_argument("--output", type=Path, default=Path("results_output"), help=text)
     add_executor(verb)
 
 
@@ -49,13 +60,15 @@ def _results(options: argparse.Namespace) -> int:
     from sim.plotting import check_format
     from sim.policy.program import Policy
     from sim.promotion.looks import begin_by_hand
+    from sim.results import page
     from sim.results.contenders import evolved
     from sim.results.replays import Workers
     from workloads.atomic import check_writable
     from workloads.panel import load_panel
+    from workloads.panel_file import find as panel_of
 
     parts = list(dict.fromkeys(options.parts)) or list(PARTS)
-    check_writable(options.output / f"{parts[0]}.md")
+    check_writable(options.output / page.NAME)
     if not options.no_figures:
         check_format(Path("results.png"))
     workers = Workers(executor_of(options), options.workers)
@@ -63,10 +76,12 @@ def _results(options: argparse.Namespace) -> int:
     if options.split == "test" and policies:
         own = [Policy.from_source(policy.source, policy.name) for policy in policies]
         tell_of_looks(begin_by_hand(own, load_panel("test", options.panel, purpose="report")))
+    subject = page.subject(options.split, panel_of(options.panel).name, [(p.name, p.sha256) for p in policies])
     for part in parts:
         report = _part(part, options)(policies, workers)
-        for path in report.write(options.output, not options.no_figures):
-            print(path)
+        for path in report.write(options.output, not options.no_figures, subject if part != "cost" else ""):
+            print(path, flush=True)
+        print(page.write(options.output, PARTS), flush=True)
     return 0
 
 

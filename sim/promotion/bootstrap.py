@@ -1,13 +1,8 @@
 """Whether a score beats another beyond chance: a paired cluster bootstrap of the panel's own score.
 
-Cells of one trace share their requests, and requests of one session share their blocks, so neither is drawn alone.
-Within each trace whole clusters are drawn with replacement, the same ones for every policy and every capacity of that
-trace; a policy's hit tokens in a cell are then LRU's plus the drawn clusters' difference to LRU, scaled to the trace's
-prompt tokens, and `sim.score` scores them. Two ways to cut a trace into clusters, because either alone is too kind:
-
-- sessions (`workloads.sampling.groups`: the session column, without one the prefix family of the conversation's root):
-  what one conversation asks for hangs together;
-- time windows, consecutive requests in equal numbers: what shares the cache at one time hangs together.
+Within each trace whole clusters of requests are drawn with replacement (`sim.resampling`), the same ones for every
+policy and every capacity of that trace; a policy's hit tokens in a cell are then LRU's plus the drawn clusters'
+difference to LRU, scaled to the trace's prompt tokens, and `sim.score` scores them.
 
 The traces themselves are not drawn, a panel has too few: an interval holds for other sessions of the same traces.
 How much hangs on one trace is told by leaving each out (`without_a_trace`).
@@ -23,16 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sim import resampling
 from sim.marks import LRU, Marks
 from sim.promotion.replays import Hits
 from sim.score import Cell, score
-from workloads import sampling
 from workloads.trace import Trace
-
-SAMPLES = 1000
-CONFIDENCE = 0.95
-WINDOWS = 32
-SEED = 20_260_701
 
 
 @dataclass(frozen=True)
@@ -65,22 +55,20 @@ def intervals(
         marks: Of the panel, with the hit tokens of LRU and the optimum.
         candidate: The policy in question.
         others: What it is compared with; the engine's LRU is among them.
-        clustering: One of `CLUSTERINGS`.
+        clustering: One of `sim.resampling.CLUSTERINGS`.
         tell: Called as tell(policies scored, all).
     """
     entries = {"": candidate, **others}
-    drawn = _drawn(marks, entries, CLUSTERINGS[clustering])
+    drawn = _drawn(marks, entries, resampling.CLUSTERINGS[clustering])
     scores = {}
     for done, (name, entry) in enumerate(entries.items(), 1):
         scores[name] = _scores(marks, drawn[name], entry.nodes)
         if tell:
             tell(done, len(entries))
-    tail = 100.0 * (1.0 - CONFIDENCE) / 2.0
     found = {}
     for name, entry in others.items():
-        low, high = np.percentile(scores[""] - scores[name], [tail, 100.0 - tail])
         measured = combined(marks, candidate) - combined(marks, entry)
-        found[name] = Interval(measured, float(low), float(high))
+        found[name] = Interval(measured, *resampling.interval(scores[""] - scores[name]))
     return found
 
 
@@ -109,20 +97,6 @@ def tokens(marks: Marks, hits: Sequence[Hits]) -> list[int]:
     ]
 
 
-def sessions(trace: Trace) -> npt.NDArray[np.int64]:
-    """Return int64[n], the number of each request's session, or of its prefix family."""
-    return np.unique(sampling.groups(trace), return_inverse=True)[1].astype(np.int64)
-
-
-def windows(trace: Trace) -> npt.NDArray[np.int64]:
-    """Return int64[n], the number of each request's time window; windows hold equally many requests."""
-    count = min(WINDOWS, trace.n_requests)
-    return np.arange(trace.n_requests, dtype=np.int64) * count // trace.n_requests
-
-
-CLUSTERINGS = {"sessions": sessions, "windows": windows}
-
-
 def _counted(hits: Hits, first: int) -> npt.NDArray[np.int64]:
     return np.maximum(hits[first:], 0).astype(np.int64)
 
@@ -133,20 +107,18 @@ def _drawn(
     """Return, by policy and cell, the difference to LRU in tokens in every drawn sample."""
     panel, found = marks.panel, {name: [np.zeros(0)] * len(marks.panel.cells) for name in entries}
     lru = next(entry for name, entry in entries.items() if name == LRU)
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(resampling.SEED)
     for trace_name, trace in panel.traces.items():
         own = [i for i, cell in enumerate(panel.cells) if cell.trace_name == trace_name]
         first = panel.cells[own[0]].first_counted
-        labels = np.unique(clusters_of(trace)[first:], return_inverse=True)[1]
-        count = int(labels.max()) + 1
-        draws = generator.multinomial(count, np.full(count, 1.0 / count), SAMPLES).astype(np.float64)
-        prompt = np.bincount(labels, trace.input_tokens[first:], count)
-        scale = prompt.sum() / np.maximum(draws @ prompt, 1.0)
+        draws = resampling.draw(clusters_of(trace)[first:], generator, resampling.SAMPLES)
+        prompt = trace.input_tokens[first:]
+        scale = prompt.sum(dtype=np.int64) / np.maximum(draws.sums(prompt), 1.0)
         for i in own:
             base = _counted(lru.hits[i], first)
             for name, entry in entries.items():
                 difference = (_counted(entry.hits[i], first) - base) * trace.block_tokens
-                found[name][i] = (draws @ np.bincount(labels, difference, count)) * scale
+                found[name][i] = draws.sums(difference) * scale
     return found
 
 

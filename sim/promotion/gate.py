@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sim import resampling
 from sim.executor import run
 from sim.marks import LRU, Marks, load_marks
 from sim.policy.language import PolicyRejected
@@ -157,7 +158,7 @@ def check_baselines(marks: Marks, candidate: Entry, others: Mapping[str, Entry])
     """
     found = {
         kind: bootstrap.intervals(marks, candidate, others, kind, partial(_tell, f"drawing {kind}, policies"))
-        for kind in bootstrap.CLUSTERINGS
+        for kind in resampling.CLUSTERINGS
     }
     scores = {name: bootstrap.combined(marks, entry) for name, entry in others.items()}
     best = max(scores, key=lambda name: scores[name])
@@ -170,8 +171,8 @@ def check_baselines(marks: Marks, candidate: Entry, others: Mapping[str, Entry])
         "best_baseline_score": scores[best],
         "hardest_baseline": rival,
         "hardest_clustering": kind,
-        "confidence": bootstrap.CONFIDENCE,
-        "samples": bootstrap.SAMPLES,
+        "confidence": resampling.CONFIDENCE,
+        "samples": resampling.SAMPLES,
         "without_a_trace": bootstrap.without_a_trace(marks, candidate, others[best]),
         "baselines": {
             name: {"score": scores[name], "difference": found[kind][name].measured}
@@ -181,7 +182,7 @@ def check_baselines(marks: Marks, candidate: Entry, others: Mapping[str, Entry])
     }
     text = (
         f"{mine:+.4f}, best baseline {best} {scores[best]:+.4f}; closest is {rival}: {hardest.measured:+.4f},"
-        f" {100 * bootstrap.CONFIDENCE:g}% {hardest.low:+.4f} to {hardest.high:+.4f} over {kind}"
+        f" {100 * resampling.CONFIDENCE:g}% {hardest.low:+.4f} to {hardest.high:+.4f} over {kind}"
     )
     return Check("baselines", hardest.low > 0.0, figures, text)
 

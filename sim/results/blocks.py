@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sim.results import figures
 from sim.results.contenders import Evolved
+from sim.results.means import gap_means
 from sim.results.places import Place, measure, places_of
 from sim.results.replays import SERIAL, Workers
 from sim.results.report import Report, Table, gap
@@ -19,10 +20,11 @@ from workloads.panel import load_panel
 from workloads.trace import Trace
 
 LARGEST = 2048
+READING = "A level line: the policy does not depend on the block size; LRU and the optimum are those of each size."
 TEXT = (
-    "Mean gap closed by block size: blocks of each trace of the {split} split are merged up to {largest} tokens, "
-    "capacities stay the same in tokens (at least the longest prompt). The optimum and LRU are those of each size. "
-    "Where no capacity leaves a gap of a point nothing is shown. Policies are not tuned again."
+    "Mean gap closed: blocks of each trace of the {split} split are merged up to {largest} tokens, capacities stay "
+    "the same in tokens (at least the longest prompt), policies are not tuned again. Blocks are never split, that "
+    "would invent reuse. Only capacities that leave a gap of a point count, so the largest sizes rest on few."
 )
 
 
@@ -43,11 +45,12 @@ def report(which: str, split: str, policies: Sequence[Evolved], workers: Workers
     for name, trace in traces.items():
         for each in policies:
             cells = [measured.cell(each.runner, place) for place in places if place.trace == name]
-            gaps = [cell.gap_closed for cell in cells if cell.counts]
-            if gaps:
+            means = gap_means(cells)
+            if means:
                 lines = found.setdefault(name.partition(" in blocks")[0], {})
-                lines.setdefault(each.name, []).append((float(trace.block_tokens), sum(gaps) / len(gaps)))
-    head = [f"{size}" for size in sorted({int(x) for rows in found.values() for row in rows.values() for x, _ in row})]
+                lines.setdefault(each.name, []).append((float(trace.block_tokens), means["mean"]))
+    ticks = sorted({x for lines in found.values() for points in lines.values() for x, _ in points})
+    head = [f"{x:g}" for x in ticks]
     rows = [
         [trace, policy, *(gap(dict(points)[float(c)]) if float(c) in dict(points) else "" for c in head)]
         for trace, lines in found.items()
@@ -55,8 +58,8 @@ def report(which: str, split: str, policies: Sequence[Evolved], workers: Workers
     ]
     facts = {"panel": panel.name, "split": split, "fingerprint": panel.fingerprint, "mean_gap_closed": found}
     text, table = TEXT.format(split=split, largest=LARGEST), Table("Mean gap closed", ["trace", "policy", *head], rows)
-    drawing = {"blocks": lambda path: figures.curves(found, "tokens per block", "gap closed", path)}
-    return Report("blocks", "Transfer between block sizes", text, [table], facts, drawing)
+    drawing = {"blocks": lambda path: figures.curves(found, "tokens per block", figures.SHARE, path, ticks)}
+    return Report("blocks", "Transfer between block sizes", READING, text, [table], facts, drawing)
 
 
 def sizes(trace: Trace) -> list[int]:

@@ -5,6 +5,7 @@ Knows names, files and pools. Must not know what they hit, but picks the best of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class Evolved:
     name: str
     source: str
     nodes: int
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the source."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
 
     @property
     def runner(self) -> Runner:

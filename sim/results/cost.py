@@ -13,29 +13,50 @@ from typing import Any
 
 from sim.results.report import Report, Table
 
-EVALUATIONS, MODEL = "evaluations.jsonl", "llm.jsonl"
+EVALUATIONS, OPERATOR, MODEL = "evaluations.jsonl", "operator.jsonl", "llm.jsonl"
+READING = "Scores are of the training split; a run is one search, from its seed program on."
 TEXT = (
     "Per run directory, from its logs. Evaluations: candidates scored, those answered from a cache apart. "
-    "CPU-hours: of the evaluations, all processes. To the best: evaluations until the best score of the run first "
-    "appeared."
+    "CPU-hours: of the evaluations, all processes. Operator hours: what the keyless operator took to propose, its "
+    "screening and tuning included, by the wall clock of its one thread. Tuning passes: replays of the training panel "
+    "that tuned constants, of the operator or the proxy. To the best: evaluations until the best score of the run "
+    "first appeared. What was done outside of runs (`kvevolve tune`, by hand) is not here."
 )
+COLUMNS = ("run", "evaluations", "cached", "invalid", "CPU-hours", "G block refs", "operator hours", "tuning passes",
+           "best score", "to the best", "model calls", "tokens", "USD")  # fmt: skip
 
 
 def report(runs: Sequence[Path]) -> Report:
     """Add up the logs of runs.
 
+    Args:
+        runs: Run directories, and directories of them at any depth, such as that of `kvevolve ablate`.
+
     Raises:
         ValueError: If a run has no log of evaluations, or a log is broken; names file and line.
     """
-    found = {str(run.name): cost_of(run) for run in runs}
-    head = ["run", "evaluations", "cached", "invalid", "CPU-hours", "G block refs", "best score", "to the best",
-            "model calls", "tokens", "USD"]  # fmt: skip
+    found = {name: cost_of(run) for name, run in _named(runs).items()}
     rows = [[name, *_shown(each)] for name, each in found.items()]
     if len(found) > 1:
         total = {key: sum(each[key] for each in found.values()) for key in next(iter(found.values()))}
         rows.append(["all", *_shown(total | {"best_score": None, "evaluations_to_best": None})])
     text = TEXT if found else f"{TEXT}\n\nNo run was named: --runs RUN_DIRECTORY."
-    return Report("cost", "What it cost", text, [Table("Runs", head, rows)] if found else [], {"runs": found})
+    return Report(
+        "cost", "What it cost", READING, text, [Table("Runs", COLUMNS, rows)] if found else [], {"runs": found}
+    )
+
+
+def _named(places: Sequence[Path]) -> dict[str, Path]:
+    """Return run directories by name: their own, or as much of their path as tells them apart."""
+    runs: dict[Path, None] = {}
+    for place in places:
+        below = sorted(path.parent for path in place.rglob(EVALUATIONS))
+        runs |= dict.fromkeys(each.resolve() for each in below or [place])
+    for length in range(1, 1 + max((len(run.parts) for run in runs), default=0)):
+        names = ["/".join(run.parts[-length:]) for run in runs]
+        if len(set(names)) == len(names):
+            return dict(zip(names, runs, strict=True))
+    return {}
 
 
 def cost_of(run: Path) -> dict[str, Any]:
@@ -46,7 +67,8 @@ def cost_of(run: Path) -> dict[str, Any]:
     fresh = [each for each in scored if not each.get("cached")]
     metrics = [each["metrics"] for each in scored]
     scores = [float(each.get("combined_score", -1.0)) for each in metrics]
-    calls = list(_lines(run / MODEL)) if (run / MODEL).is_file() else []
+    calls, proposals = ([*_lines(run / log)] if (run / log).is_file() else [] for log in (MODEL, OPERATOR))
+    tuned = [each.get("tuning") or {} for each in proposals] + [each.get("polish") or {} for each in calls]
     usage = [call.get("usage") or {} for call in calls]
     return {
         "evaluations": len(fresh),
@@ -54,6 +76,8 @@ def cost_of(run: Path) -> dict[str, Any]:
         "invalid": sum(float(each.get("valid", 0.0)) == 0.0 for each in metrics),
         "cpu_hours": sum(float(each["cpu_seconds"]) for each in fresh) / 3600.0,
         "refs": sum(int(each["refs"]) for each in fresh),
+        "operator_hours": sum(float(each.get("seconds") or 0.0) for each in proposals) / 3600.0,
+        "tuning_passes": sum(float(each.get("passes", each.get("evaluations", 0.0))) for each in tuned),
         "best_score": max(scores),
         "evaluations_to_best": scores.index(max(scores)) + 1,
         "model_calls": len(calls),
@@ -97,8 +121,10 @@ def _shown(each: Mapping[str, Any]) -> list[str]:
         f"{each['evaluations']:,}",
         f"{each['cached']:,}",
         f"{each['invalid']:,}",
-        f"{each['cpu_hours']:.2f}",
+        f"{each['cpu_hours']:.3f}",
         f"{each['refs'] / 1e9:.1f}",
+        f"{each['operator_hours']:.3f}",
+        f"{each['tuning_passes']:,.0f}",
         "" if best is None else f"{best:+.4f}",
         "" if each["evaluations_to_best"] is None else f"{each['evaluations_to_best']:,}",
         f"{each['model_calls']:,}",

@@ -13,7 +13,7 @@ from sim.policy.program import Policy
 
 def fields_read(policy: Policy) -> list[tuple[str, str]]:
     """Return what a policy reads, as (record, field), in the order of the contract."""
-    tree = ast.parse(policy.source)
+    tree = _Plain().visit(ast.parse(policy.source))
     read = {
         (node.value.id, node.attr)
         for node in ast.walk(tree)
@@ -25,7 +25,7 @@ def fields_read(policy: Policy) -> list[tuple[str, str]]:
 
 def without_field(policy: Policy, record: str, field: str, constant: float) -> Policy:
     """Return a policy that reads a constant in the place of a field; a private number is still written."""
-    tree = _Replaced(record, field, constant).visit(ast.parse(policy.source))
+    tree = _Replaced(record, field, constant).visit(_Plain().visit(ast.parse(policy.source)))
     return _policy(tree, f"{policy.name} - {record}.{field}")
 
 
@@ -49,6 +49,14 @@ def with_lru_eviction(policy: Policy) -> Policy:
         if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SCORING")
     ]
     return _policy(tree, f"{policy.name} - priority")
+
+
+class _Plain(ast.NodeTransformer):
+    """Writes `a.b += c` as `a.b = a.b + c`, so that what is read is seen."""
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
+        read = ast.parse(ast.unparse(node.target), mode="eval").body
+        return ast.Assign([node.target], ast.BinOp(read, node.op, node.value))
 
 
 class _Replaced(ast.NodeTransformer):

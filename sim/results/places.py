@@ -5,25 +5,27 @@ Knows replays, LRU and the optimum. Must not know which policies are of interest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sim import resampling
 from sim.marks import LRU
-from sim.resampling import Draws, draw, interval
+from sim.results.means import LOWEST
 from sim.results.replays import OPTIMUM, SERIAL, Job, Outcome, Runner, Workers, replays
 from sim.score import Cell, score
-from workloads import sampling
 from workloads.panel import Panel
 from workloads.trace import Trace
 
-WINDOWS = 32
 LRU_RUNNER, OPTIMUM_RUNNER = Runner(LRU), Runner(OPTIMUM)
+KINDS = range(len(resampling.CLUSTERINGS))
 
 Floats = npt.NDArray[np.float64]
+Ends = tuple[float, float]
+"""Of an interval."""
 
 
 @dataclass(frozen=True)
@@ -131,32 +133,28 @@ def measure(
 
 
 class GapIntervals:
-    """Intervals of the gap closed, by cluster bootstrap: the wider of sessions and of time windows drawn.
+    """Intervals of the gap closed, each at least -1: the wider of those by each of `sim.resampling.CLUSTERINGS`.
 
-    Sessions are `workloads.sampling.groups`; windows hold equally many consecutive requests. All places of one trace,
-    and all runners, share the draws of the trace.
+    All places of one trace, and all runners, share the draws of the trace; traces are drawn independently.
     """
 
-    def __init__(self, measured: Measured, seed: int = 0) -> None:
+    def __init__(self, measured: Measured) -> None:
         """Draw for every trace."""
         self._measured = measured
-        self._draws: dict[str, list[Draws]] = {}
+        self._draws: dict[str, list[resampling.Draws]] = {}
+        generator = np.random.default_rng(resampling.SEED)
         firsts = {place.trace: place.first_counted for place in measured.places}
         for name, first in firsts.items():
-            trace = measured.traces[name]
-            windows = np.arange(trace.n_requests) * min(WINDOWS, trace.n_requests) // trace.n_requests
-            cuts = (sampling.groups(trace)[first:], windows[first:])
-            self._draws[name] = [draw(labels, seed=seed) for labels in cuts]
+            labels = [cut(measured.traces[name])[first:] for cut in resampling.CLUSTERINGS.values()]
+            self._draws[name] = [resampling.draw(each, generator) for each in labels]
 
-    def of(self, runner: Runner, places: Sequence[Place]) -> tuple[float, float]:
-        """Return the interval of the mean gap closed over places; traces are drawn independently."""
-        found = [interval(self._means(runner, places, kind)) for kind in (0, 1)]
-        return max(found, key=lambda ends: ends[1] - ends[0])
+    def of(self, runner: Runner, places: Sequence[Place]) -> Ends:
+        """Return the interval of the mean gap closed over places."""
+        return _widest(self._means(runner, places, kind) for kind in KINDS)
 
-    def difference(self, runner: Runner, other: Runner, places: Sequence[Place]) -> tuple[float, float]:
+    def difference(self, runner: Runner, other: Runner, places: Sequence[Place]) -> Ends:
         """Return the interval of the difference of two runners' means: paired, the same draws for both."""
-        found = [interval(self._means(runner, places, k) - self._means(other, places, k)) for k in (0, 1)]
-        return max(found, key=lambda ends: ends[1] - ends[0])
+        return _widest(self._means(runner, places, kind) - self._means(other, places, kind) for kind in KINDS)
 
     def _means(self, runner: Runner, places: Sequence[Place], kind: int) -> Floats:
         tokens: Callable[..., Any] = self._measured.tokens_per_request
@@ -166,6 +164,10 @@ class GapIntervals:
             lru = tokens(LRU_RUNNER, place)
             gap = sums(tokens(OPTIMUM_RUNNER, place) - lru)
             with np.errstate(divide="ignore", invalid="ignore"):
-                rows.append(np.where(gap > 0, sums(tokens(runner, place) - lru) / gap, np.nan))
+                rows.append(np.where(gap > 0, np.maximum(sums(tokens(runner, place) - lru) / gap, LOWEST), np.nan))
         mean: Floats = np.mean(rows, axis=0)
         return mean
+
+
+def _widest(sampled: Iterable[Floats]) -> Ends:
+    return max((resampling.interval(each) for each in sampled), key=lambda ends: ends[1] - ends[0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sim.results.means import LOWEST
 from workloads.atomic import atomic_write
 
 
@@ -37,6 +38,7 @@ class Report:
     Attributes:
         name: Stem of the files.
         title: Heading.
+        reading: How the numbers are to be read, one sentence.
         text: What was done, in words.
         tables: In order.
         data: Plain numbers and text, fit for JSON.
@@ -45,6 +47,7 @@ class Report:
 
     name: str
     title: str
+    reading: str
     text: str
     tables: Sequence[Table]
     data: Mapping[str, Any]
@@ -52,20 +55,25 @@ class Report:
 
     def markdown(self) -> str:
         """Return text and tables in Markdown, figures linked."""
-        parts = [f"## {self.title}", "", self.text, ""]
-        parts += [table.markdown() for table in self.tables]
+        parts = [f"## {self.title}", "", f"*{self.reading}*", "", self.text, ""]
         parts += [f"![{stem}]({stem}.png)\n" for stem in self.figures]
+        parts += [table.markdown() for table in self.tables]
         return "\n".join(parts)
 
-    def write(self, directory: Path, figures: bool = True) -> list[Path]:
+    def write(self, directory: Path, figures: bool = True, subject: str = "") -> list[Path]:
         """Write NAME.md, NAME.json and a PNG per figure; return the files.
+
+        Args:
+            directory: Where to.
+            figures: Whether to draw; figures drawn before stay.
+            subject: What the report is about, see `sim.results.page`.
 
         Raises:
             ModuleNotFoundError: If there are figures to draw and matplotlib is not installed.
             OSError: If a file cannot be written.
         """
         files = [directory / f"{self.name}.md", directory / f"{self.name}.json"]
-        texts = [self.markdown(), json.dumps(self.data, indent=1) + "\n"]
+        texts = [self.markdown(), json.dumps({"subject": subject, **self.data}, indent=1) + "\n"]
         for path, text in zip(files, texts, strict=True):
             with atomic_write(path) as handle:
                 handle.write(text.encode())
@@ -85,10 +93,10 @@ def percent(share: float) -> str:
 
 
 def gap(value: float) -> str:
-    """Return a gap closed, signed, three digits."""
-    return f"{value:+.3f}"
+    """Return a gap closed, signed, three digits; far below LRU it says no more than that."""
+    return f"{value:+.3f}" if value >= LOWEST else f"below {LOWEST:g}"
 
 
 def ranged(value: float, ends: tuple[float, float]) -> str:
     """Return a gap closed with its interval."""
-    return f"{value:+.3f} [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+    return f"{gap(value)} [{ends[0]:+.2f}, {ends[1]:+.2f}]" if value >= LOWEST else gap(value)

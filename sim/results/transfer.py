@@ -5,7 +5,9 @@ Knows groups of training places and of places to score. Must not know how a repl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sim.policy.program import Policy
@@ -20,16 +22,20 @@ from workloads import progress
 from workloads.panel import Panel, load_panel
 from workloads.trace import Trace
 
+TRACES_READING = (
+    "Down a column: what tuning on one kind of traffic does to a trace; a good policy loses little anywhere."
+)
+CAPACITIES_READING = "Down a column: what tuning at one cache size does at another; 0 is LRU, 1 the optimum."
 TRACES_TEXT = (
-    "Rows: the policy as it is, and with its literals tuned ({passes} CMA-ES passes) on one training trace alone. "
-    "Columns: mean gap closed on every trace of the train, validation and {split} splits. Nothing is chosen by the "
-    "last."
+    "Rows: the policy as it is, and with its literals tuned ({passes} CMA-ES passes) on one training trace alone, "
+    "the one after @. Columns: every trace of the splits {splits}; only train is tuned on."
 )
 CAPACITIES_TEXT = (
     "Rows: the policy as it is, and with its literals tuned ({passes} CMA-ES passes) on all training traces at one "
-    "cache size alone. Columns: mean gap closed over the traces of the validation split at every size. Below: the "
-    "policies as they are at sizes the panel does not have."
+    "cache size alone, the one after @. Columns: mean over the traces of the validation split at every size. The "
+    "curves: policies as they are, at sizes the panel does not have too, where there is a gap of a point."
 )
+TICKS = (0.5, 1, 2, 5, 10, 20, 50)
 LADDER = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
@@ -44,9 +50,9 @@ def traces(which: str, split: str, policies: Sequence[Evolved], passes: int, wor
         for name, runner in tuned.items():
             found = gap_means(measured.cells(runner))
             rows[name] |= {f"{panel.split}: {trace}": value for trace, value in found.items() if trace != "mean"}
-    text = TRACES_TEXT.format(passes=passes, split=split)
+    text = TRACES_TEXT.format(passes=passes, splits=", ".join(panel.split for panel in panels))
     facts = {"fingerprints": {panel.split: panel.fingerprint for panel in panels}}
-    return _report("transfer", "Transfer between traces", text, rows, tuned, facts | {"passes": passes})
+    return _report("transfer", "Transfer between traces", TRACES_READING, text, rows, tuned, facts | {"passes": passes})
 
 
 def capacities(which: str, policies: Sequence[Evolved], passes: int, workers: Workers = SERIAL) -> Report:
@@ -63,9 +69,10 @@ def capacities(which: str, policies: Sequence[Evolved], passes: int, workers: Wo
     lines = _curves(validation, policies, workers)
     facts = {"panel": validation.name, "fingerprint": validation.fingerprint, "passes": passes, "curves": lines}
     text = CAPACITIES_TEXT.format(passes=passes)
-    report = _report("capacity", "Transfer between cache sizes", text, rows, tuned, facts)
-    drawn = {"capacity_curves": lambda path: figures.curves(lines, "cache, % of distinct blocks", "gap closed", path)}
-    return Report(report.name, report.title, text, report.tables, report.data, {**report.figures, **drawn})
+    report = _report("capacity", "Transfer between cache sizes", CAPACITIES_READING, text, rows, tuned, facts)
+    across = "cache, % of distinct blocks"
+    drawn = {"capacity_curves": lambda path: figures.curves(lines, across, figures.SHARE, path, TICKS)}
+    return replace(report, figures={**report.figures, **drawn})
 
 
 def _groups(places: Sequence[Place], by: str) -> dict[str, list[Place]]:
@@ -119,6 +126,7 @@ def ladder(name: str, trace: Trace, shares: Sequence[float]) -> list[Place]:
 def _report(
     name: str,
     title: str,
+    reading: str,
     text: str,
     rows: Mapping[str, Mapping[str, float]],
     tuned: Mapping[str, Runner],
@@ -126,7 +134,7 @@ def _report(
 ) -> Report:
     head = list(dict.fromkeys(column for row in rows.values() for column in row))
     shown = [[row, *(gap(found[c]) if c in found else "" for c in head)] for row, found in rows.items()]
-    values = [[found.get(c, 0.0) for c in head] for found in rows.values()]
+    values = [[found.get(c, math.nan) for c in head] for found in rows.values()]
     data = {**facts, "mean_gap_closed": rows, "sources": {key: runner.source for key, runner in tuned.items()}}
     drawing = {name: lambda path: figures.matrix(list(rows), head, values, path)}
-    return Report(name, title, text, [Table("Mean gap closed", ["policy", *head], shown)], data, drawing)
+    return Report(name, title, reading, text, [Table("Mean gap closed", ["policy", *head], shown)], data, drawing)

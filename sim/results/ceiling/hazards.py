@@ -23,10 +23,10 @@ EDGES_S = np.array(
 )  # fmt: skip
 """Lower ends of the age bins."""
 WIDTHS_S = np.append(np.diff(EDGES_S), EDGES_S[-1])
-ROWS = 700_000
+ROWS = 300_000
 """Most rows of a training set, drawn at random."""
 LEARNING: dict[str, Any] = {
-    "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 300, "feature_fraction": 0.5,
+    "objective": "binary", "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 300, "feature_fraction": 0.5,
     "bagging_fraction": 0.5, "bagging_freq": 1, "lambda_l2": 10.0, "num_threads": 1, "verbose": -1,
     "deterministic": True,
 }  # fmt: skip
@@ -65,19 +65,23 @@ class Model:
         shares = dict(zip((*FEATURES, "age"), (total / total.sum()).tolist(), strict=True))
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
-    def hazards(self, touches: Touches, rounds: int) -> Floats:
-        """Return float32 (rows, bins): probability of a use within each bin, given none before.
+    def hazards(self, touches: Touches, rounds: Sequence[int]) -> list[Floats]:
+        """Return float32 (rows, bins) per number of trees: probability of a use within each bin, given none before.
 
         Args:
             touches: The references.
-            rounds: Trees of each booster that are used.
+            rounds: Trees of each booster that are used, rising.
         """
-        found = np.empty((len(touches.features), EDGES_S.size), np.float32)
+        found = [np.empty((len(touches.features), EDGES_S.size), np.float32) for _ in rounds]
         for bin_ in range(EDGES_S.size):
             progress.tell("predicting uses, age bins", bin_, EDGES_S.size)
             rows = _with_age(touches.features, np.full(len(touches.features), bin_))
-            logits = sum(b.predict(rows, num_iteration=rounds, raw_score=True, num_threads=1) for b in self.boosters)
-            found[:, bin_] = 1.0 / (1.0 + np.exp(-np.asarray(logits) / len(self.boosters)))
+            logits = np.zeros(len(rows))
+            for table, start, stop in zip(found, (0, *rounds), rounds, strict=False):
+                for booster in self.boosters:
+                    part = {"start_iteration": start, "num_iteration": stop - start}
+                    logits += booster.predict(rows, raw_score=True, num_threads=1, **part)
+                table[:, bin_] = 1.0 / (1.0 + np.exp(-logits / len(self.boosters)))
         return found
 
 

@@ -33,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
     keep_apart()
 
 
+LONG = ("test_ray.py", "test_zoo.py", "test_gaming.py", "test_twin.py", "test_evaluator.py", "test_evolve.py")
+"""Files that are begun first: a long one at the end would leave the other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def in_ci() -> bool:
     """Whether this is a CI run, where missing traces are a failure."""
     return os.environ.get("CI", "").lower() in ("1", "true", "yes")

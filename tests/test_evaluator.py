@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +20,7 @@ from openevolve.config import PromptConfig
 from openevolve.evaluation_result import EvaluationResult
 from openevolve.prompt.sampler import PromptSampler
 
-from sim.evaluation import METRICS, Evaluation, Evaluator, training_evaluator
+from sim.evaluation import LIMITS, METRICS, Evaluation, Evaluator, training_evaluator
 from sim.fitness import TrainingObjective
 from sim.isolation import Limits
 from sim.marks import load_marks
@@ -48,7 +49,7 @@ def real_traces() -> bool:
 def evaluator(request) -> Iterator[Evaluator]:
     if request.param == "real" and not real_traces():
         (pytest.fail if in_ci() else pytest.skip)("no real traces: set $KVEVOLVE_TRACES")
-    running = Evaluator("train", request.param)
+    running = Evaluator("train", request.param, replace(LIMITS, wall_s=300.0))  # CPU time limits it, however busy
     yield running
     running.close()
 
@@ -270,15 +271,19 @@ evaluator.close()
 """
 
 
+def _metrics(evaluator: Evaluator, paths: list[Path]) -> list[str]:
+    return [repr(sorted(check(evaluator.evaluate(path)).metrics.items())) for path in paths]
+
+
 def _in_fork(evaluator: Evaluator, paths: list[Path], answers) -> None:
-    answers.put([repr(sorted(evaluator.evaluate(path).metrics.items())) for path in paths])
+    answers.put(_metrics(evaluator, paths))
 
 
 def test_same_metrics_in_any_process(evaluator, better, better_path, tmp_path):
     """Byte for byte: here twice, in a fork that shares the zygote, in a fresh process whatever its hash seed."""
     paths = [better_path, policies()["gdsf"], tmp_path / "refused.py"]
     paths[2].write_text("import os\n")
-    here = [repr(sorted(check(evaluator.evaluate(path)).metrics.items())) for path in paths]
+    here = _metrics(evaluator, paths)
     assert here[0] == repr(sorted(better.metrics.items()))
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()

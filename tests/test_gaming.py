@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from sim.core import fields
 from sim.core.replay import frozen
-from sim.evaluation import METRICS, Evaluation, Evaluator
+from sim.evaluation import LIMITS, METRICS, Evaluation, Evaluator
 from sim.isolation import Limits, Outcome, Zygote
 from sim.policy import language
 from sim.policy.compiler import compile_policy
@@ -43,7 +43,7 @@ HONEST = "def priority(block, cache):\n    return block.last_access - 0.5 * min(
 
 @pytest.fixture(scope="module")
 def evaluator() -> Iterator[Evaluator]:
-    running = Evaluator("train", PANEL, most_refs=MOST_REFS)
+    running = Evaluator("train", PANEL, replace(LIMITS, wall_s=300.0), most_refs=MOST_REFS)
     yield running
     running.close()
 

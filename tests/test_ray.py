@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
     """Two nodes on this machine: the head and one more."""
     before = dict(os.environ)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # at Ray's 15 other tests beside these starve the workers
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (at Ray's 15, tests beside these starve the workers)
     running = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     running.add_node(**NODE)
     running.wait_for_nodes()

@@ -29,7 +29,9 @@ KEPT_CACHES = 8
 LOCATOR = f"{__name__}.Located"
 ROOT = Path(__file__).parent
 PACKAGE = "sim.core"
-_IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+(sim\.core[\w.]*)(?:[ \t]+import[ \t]+(\([^)]*\)|.*))?", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from|import)[ \t]+(sim\.core[\w.]*)(?:[ \t]+import[ \t]+(\([^)]*\)|.*))?", re.MULTILINE
+)
 _NAME = re.compile(r"\w+")
 
 
@@ -77,7 +79,7 @@ def _imports(module: str) -> frozenset[str]:
 
 @cache
 def _named(module: str) -> frozenset[str]:
-    """Return the modules of `sim.core` that a module names in imports; in its text, as parsing takes 30 times longer."""
+    """Return the modules of `sim.core` that a module names in imports; read as text: parsing takes 30 times longer."""
     names = set()
     for package, listed in _IMPORT.findall(_source(module).read_text(encoding="utf-8")):
         names |= {package, *(f"{package}.{name}" for name in _NAME.findall(listed))}

@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: evolve test lint bench results coverage boundscheck fuzz clean
+.PHONY: evolve test lint kernels bench results coverage boundscheck fuzz clean
 
 evolve: $(VENV)/.installed  ## evolve a policy, keyless; ARGS="--iterations 200" for more
 	$(BIN)/kvevolve evolve $(ARGS)
 
-test: lint  ## lint, types, import rules, tests, on up to four cores
+test: $(VENV)/.installed-dev  ## lint, types, import rules, tests, on up to four cores
+	$(MAKE) --no-print-directory --jobs=2 lint kernels
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -16,6 +17,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+kernels: $(VENV)/.installed-dev
+	$(BIN)/python tests/compile_kernels.py
 
 bench: $(VENV)/.installed-bench  ## speed and memory against the targets, interleaved with libCacheSim; 15 minutes
 	$(BIN)/python tests/bench/bench.py

@@ -20,7 +20,8 @@ CAPACITIES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 REFERENCE, OLDER = engines.VLLM
 
 HEAD_FIRST = Policy.from_source(
-    "def priority(block, cache):\n    return block.last_access * 1048576.0 + block.depth\n", "head_first"
+    'SCORING = "touch"\n\n\ndef priority(block, cache):\n    return block.last_access * 1048576.0 + block.depth\n',
+    "head_first",
 )
 """LRU of a cache that touches the blocks of a prompt first to last, as most simulators do."""
 

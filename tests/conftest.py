@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -23,9 +24,21 @@ settings.load_profile("same")
 """Always the same examples, whatever the machine's speed; others with `make test ARGS=--hypothesis-profile=random`."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def keep_apart() -> None:
     """Keep tests out of the user's own cache; an explicit KVEVOLVE_CACHE wins. Kept between runs, so it is warm."""
-    os.environ.setdefault(locate.CACHE_VARIABLE, str(config.rootpath / ".pytest_cache" / "kvevolve"))
+    os.environ.setdefault(locate.CACHE_VARIABLE, str(Path(__file__).parents[1] / ".pytest_cache" / "kvevolve"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    keep_apart()
+
+
+LONG = ("test_ray.py", "test_zoo.py", "test_gaming.py", "test_twin.py", "test_evaluator.py", "test_evolve.py")
+"""Files that are begun first: a long one at the end would leave the other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def in_ci() -> bool:
@@ -81,6 +94,14 @@ def real_trace(trace_path: Callable[[str], Path]) -> Callable[[str], Trace]:
         return loaded[spec]
 
     return get
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let the test's child processes end on SIGINT even if the tests run in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

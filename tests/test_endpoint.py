@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 def call(port: int, path: str, body: object = None, raw: bytes | None = None) -> tuple[int, dict]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
     connection.request("GET" if data is None else "POST", path, data)
     answer = connection.getresponse()
@@ -64,7 +64,7 @@ def alive(port: int) -> bool:
         return False
 
 
-def gone(port: int, seconds: float = 8.0) -> bool:
+def gone(port: int, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not alive(port):
@@ -227,7 +227,7 @@ def test_an_own_endpoint_is_found_again_and_another_process_may_hold_it(running)
     assert other.stdout.readline() == "held\n"
     running.stop()
     assert alive(running.port)
-    other.communicate("\n", timeout=20)
+    other.communicate("\n", timeout=120)
     assert gone(running.port)
 
 
@@ -262,7 +262,7 @@ def test_the_endpoint_ends_with_its_parent_even_if_a_forked_worker_lives_on(end)
         if end == "SIGKILL":
             assert alive(port)
             process.kill()
-        process.wait(20)
+        process.wait(120)
         assert gone(port)
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -381,7 +381,7 @@ def evolve(folder: Path, *options: str, **environment: str) -> subprocess.Comple
         env={**os.environ, "PYTHONPATH": str(folder), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
 
 

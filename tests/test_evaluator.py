@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +20,7 @@ from openevolve.config import PromptConfig
 from openevolve.evaluation_result import EvaluationResult
 from openevolve.prompt.sampler import PromptSampler
 
-from sim.evaluation import METRICS, Evaluation, Evaluator, training_evaluator
+from sim.evaluation import LIMITS, METRICS, Evaluation, Evaluator, training_evaluator
 from sim.fitness import TrainingObjective
 from sim.isolation import Limits
 from sim.marks import load_marks
@@ -48,7 +49,7 @@ def real_traces() -> bool:
 def evaluator(request) -> Iterator[Evaluator]:
     if request.param == "real" and not real_traces():
         (pytest.fail if in_ci() else pytest.skip)("no real traces: set $KVEVOLVE_TRACES")
-    running = Evaluator("train", request.param)
+    running = Evaluator("train", request.param, replace(LIMITS, wall_s=300.0))  # CPU time limits it, however busy
     yield running
     running.close()
 
@@ -61,6 +62,23 @@ def evaluate(evaluator, tmp_path) -> Callable[..., Evaluation]:
         return check(evaluator.evaluate(path, **options))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def seed(evaluator) -> Evaluation:
+    return check(evaluator.evaluate(SEED))
+
+
+@pytest.fixture(scope="module")
+def better_path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("better") / "better.py"
+    path.write_text(BETTER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def better(evaluator, better_path) -> Evaluation:
+    return check(evaluator.evaluate(better_path))
 
 
 def check(found: Evaluation) -> Evaluation:
@@ -94,8 +112,8 @@ def refused(found: Evaluation, stage: str, *words: str) -> None:
 # ---- what runs -------------------------------------------------------------------------------------------------------
 
 
-def test_the_seed_scores_like_lru(evaluator):
-    found = check(evaluator.evaluate(SEED))
+def test_the_seed_scores_like_lru(evaluator, seed):
+    found = seed
     nodes = Policy.from_file(SEED).nodes
     assert found.stage == "panel"
     assert found.hit_tokens == [mark.lru for mark in evaluator.marks.marks]
@@ -107,8 +125,8 @@ def test_the_seed_scores_like_lru(evaluator):
     assert 0.0 < found.metrics["evictions_per_access"] < 1.0
 
 
-def test_a_good_policy_is_told_where_it_stands(evaluate, evaluator):
-    found = evaluate(BETTER)
+def test_a_good_policy_is_told_where_it_stands(better, evaluator):
+    found = better
     assert found.stage == "panel"
     assert found.metrics["combined_score"] > 0.0
     assert set(found.artifacts) == {"cells", "weakest_cell", "rank_among_baselines", "costliest_evictions"}
@@ -121,9 +139,9 @@ def test_a_good_policy_is_told_where_it_stands(evaluate, evaluator):
         assert sampler._apply_security_filter(text) == text
 
 
-def test_advice_changes_no_metric(evaluate):
-    told, silent = evaluate(BETTER), evaluate(BETTER, advice=False)
-    assert told.metrics == silent.metrics
+def test_advice_changes_no_metric(evaluate, better):
+    silent = evaluate(BETTER, advice=False)
+    assert better.metrics == silent.metrics
     assert "costliest_evictions" not in silent.artifacts
 
 
@@ -253,17 +271,20 @@ evaluator.close()
 """
 
 
+def _metrics(evaluator: Evaluator, paths: list[Path]) -> list[str]:
+    return [repr(sorted(check(evaluator.evaluate(path)).metrics.items())) for path in paths]
+
+
 def _in_fork(evaluator: Evaluator, paths: list[Path], answers) -> None:
-    answers.put([repr(sorted(evaluator.evaluate(path).metrics.items())) for path in paths])
+    answers.put(_metrics(evaluator, paths))
 
 
-def test_same_metrics_in_any_process(evaluator, tmp_path):
+def test_same_metrics_in_any_process(evaluator, better, better_path, tmp_path):
     """Byte for byte: here twice, in a fork that shares the zygote, in a fresh process whatever its hash seed."""
-    paths = [tmp_path / "better.py", policies()["gdsf"], tmp_path / "refused.py"]
-    paths[0].write_text(BETTER)
+    paths = [better_path, policies()["gdsf"], tmp_path / "refused.py"]
     paths[2].write_text("import os\n")
-    here = [repr(sorted(check(evaluator.evaluate(path)).metrics.items())) for path in paths]
-    assert [repr(sorted(evaluator.evaluate(path).metrics.items())) for path in paths] == here
+    here = _metrics(evaluator, paths)
+    assert here[0] == repr(sorted(better.metrics.items()))
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
     fork = context.Process(target=_in_fork, args=(evaluator, paths, answers))
@@ -277,11 +298,11 @@ def test_same_metrics_in_any_process(evaluator, tmp_path):
     assert fresh.stdout.splitlines() == here
 
 
-def test_where_the_file_lies_does_not_matter(evaluator, tmp_path):
+def test_where_the_file_lies_does_not_matter(evaluator, seed, tmp_path):
     other = tmp_path / "sub folder" / "ünïcode.txt"
     other.parent.mkdir()
     other.write_bytes(SEED.read_bytes())
-    assert evaluator.evaluate(other).metrics == evaluator.evaluate(SEED).metrics
+    assert evaluator.evaluate(other).metrics == seed.metrics
 
 
 # ---- the engine's entry ----------------------------------------------------------------------------------------------
@@ -310,8 +331,13 @@ def module() -> Iterator[ModuleType]:
         os.environ["KVEVOLVE_PANEL"] = before
 
 
-def test_entry_returns_the_engines_class_where_the_engine_runs(module):
-    found = module.evaluate(str(SEED))
+@pytest.fixture(scope="module")
+def result(module) -> EvaluationResult:
+    return module.evaluate(str(SEED))
+
+
+def test_entry_returns_the_engines_class_where_the_engine_runs(result):
+    found = result
     assert type(found) is EvaluationResult
     assert tuple(found.metrics) == METRICS
     assert all(type(value) is float for value in found.metrics.values())
@@ -319,13 +345,12 @@ def test_entry_returns_the_engines_class_where_the_engine_runs(module):
     assert found.artifacts["isolation"].startswith("fork")
 
 
-def test_entry_returns_a_dict_elsewhere(module, monkeypatch):
-    engine = module.evaluate(str(SEED))
+def test_entry_returns_a_dict_elsewhere(module, result, monkeypatch):
     monkeypatch.delitem(sys.modules, "openevolve.evaluation_result")
     found = module.evaluate(str(SEED))
     assert type(found) is dict
-    assert found.pop("artifacts") == engine.artifacts
-    assert found == engine.metrics
+    assert found.pop("artifacts") == result.artifacts
+    assert found == result.metrics
 
 
 def test_entry_refuses_like_the_evaluator(module, tmp_path):
@@ -337,11 +362,11 @@ def test_entry_refuses_like_the_evaluator(module, tmp_path):
     assert "line 1: imports are not allowed" in found.artifacts["rejection"]
 
 
-def test_entry_may_be_executed_for_every_candidate(module):
+def test_entry_may_be_executed_for_every_candidate(result):
     """The engine does so with `cascade_evaluation: true`: the path does not grow, the zygote stays."""
     path, zygote = list(sys.path), training_evaluator().zygote.pid
     again = entry()
-    assert again.evaluate(str(SEED)).metrics == module.evaluate(str(SEED)).metrics
+    assert again.evaluate(str(SEED)).metrics == result.metrics
     assert sys.path == path
     assert training_evaluator().zygote.pid == zygote
 

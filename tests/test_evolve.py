@@ -22,15 +22,24 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = """
 format: kvevolve-panel/1
 name: tiny-v1
-capacities: [5%]
+capacities: [5%, 20%]
 splits:
   train: [{name: chat_train, source: "synthetic:chat?seed=1&requests=300"}]
   validation: [{name: chat_validation, source: "synthetic:chat?seed=2&requests=300"}]
 """
 
 
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Return a folder for runs, beside a panel."""
+    (tmp_path / "panel.yaml").write_text(TINY)
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
 def command(output: Path, *more: str) -> list[str]:
-    arguments = ["evolve", "--traces", "synthetic", "--iterations", "6", "--tune-evaluations", "6", "--seed", "1"]
+    panel = str(output.parent / "panel.yaml")
+    arguments = ["evolve", "--traces", panel, "--iterations", "6", "--tune-evaluations", "6", "--seed", "1"]
     return [sys.executable, "-m", "sim.cli", *arguments, "--output", str(output), *more]
 
 
@@ -39,13 +48,13 @@ def only_run(output: Path) -> RunDir:
     return RunDir(root)
 
 
-def test_evolve_reports_and_records(tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=400)
+def test_evolve_reports_and_records(output: Path) -> None:
+    done = subprocess.run(command(output), cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stderr
     for part in ("TRAINING", "VALIDATION", "DIFF OF THE BEST POLICY", "optimum", "outputs:", "kvevolve history"):
         assert part in done.stdout
-    run = only_run(tmp_path)
+    run = only_run(output)
     provenance = json.loads(run.provenance.read_text())
     assert provenance["seed"] == 1
     assert provenance["iterations"] == 6
@@ -88,15 +97,12 @@ def killed_after(evaluations: int, output: Path, *more: str) -> RunDir:
     return only_run(output)
 
 
-def test_a_run_killed_at_once_loses_no_evaluation(tmp_path: Path) -> None:
-    panel = tmp_path / "panel.yaml"
-    panel.write_text(TINY)
-    more = ("--iterations", "24", "--tune-evaluations", "0", "--traces", str(panel))
-    (tmp_path / "out").mkdir()
-    run = killed_after(8, tmp_path / "out", *more)
+def test_a_run_killed_at_once_loses_no_evaluation(output: Path) -> None:
+    more = ("--iterations", "12", "--tune-evaluations", "0")
+    run = killed_after(4, output, *more)
     before = evaluated(run)
     done = subprocess.run(
-        command(tmp_path / "out", *more, "--resume", str(run.root)),
+        command(output, *more, "--resume", str(run.root)),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -108,7 +114,7 @@ def test_a_run_killed_at_once_loses_no_evaluation(tmp_path: Path) -> None:
     assert max(evaluated(run).values()) == 1, "something was evaluated again"
     assert set(before) <= {code for code, _ in run.programs()}, "an evaluation was lost"
     iterations = {program["iteration_found"] for program in run.stored()}
-    assert max(iterations) == 24
+    assert max(iterations) == 12
     assert len(iterations) >= len(before)
     calls = [entry["call"] for entry in jsonlines.read(run.root / "operator.jsonl")]
     assert calls.count(1) == 1, "the operator began anew"

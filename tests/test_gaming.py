@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from sim.core import fields
 from sim.core.replay import frozen
-from sim.evaluation import METRICS, Evaluation, Evaluator
+from sim.evaluation import LIMITS, METRICS, Evaluation, Evaluator
 from sim.isolation import Limits, Outcome, Zygote
 from sim.policy import language
 from sim.policy.compiler import compile_policy
@@ -35,13 +35,15 @@ from workloads import Trace, locate
 
 ROOT = Path(__file__).parent.parent
 PANEL = os.environ.get("KVEVOLVE_PANEL", "synthetic")
+MOST_REFS = 40_000
+"""Block references of each trace: a third of the panel's, which is enough for all that is asked here."""
 LRU = "def priority(block, cache):\n    return block.released\n"
 HONEST = "def priority(block, cache):\n    return block.last_access - 0.5 * min(block.gap, 2000.0)\n"
 
 
 @pytest.fixture(scope="module")
 def evaluator() -> Iterator[Evaluator]:
-    running = Evaluator("train", PANEL)
+    running = Evaluator("train", PANEL, replace(LIMITS, wall_s=300.0), most_refs=MOST_REFS)
     yield running
     running.close()
 
@@ -743,8 +745,8 @@ import sys
 from sim import worker
 
 
-def load(split, which, fingerprint):
-    handle = worker.load(split, which, fingerprint)
+def load(**panel):
+    handle = worker.load(**panel)
 
     def spy(request):
         if "forge" in request:
@@ -822,7 +824,7 @@ def spy(evaluator, tmp_path_factory) -> Iterator[Zygote]:
     place = tmp_path_factory.mktemp("spy")
     (place / "spy_worker.py").write_text(SPY)
     panel = evaluator.panel
-    arguments = {"split": "train", "which": panel.which, "fingerprint": panel.fingerprint}
+    arguments = {"split": "train", "which": panel.which, "fingerprint": panel.fingerprint, "most_refs": MOST_REFS}
     os.environ["OPENAI_API_KEY"] = "not-for-candidates"
     with Zygote("spy_worker:load", arguments, cwd=place, start_timeout_s=180) as running:
         del os.environ["OPENAI_API_KEY"]
@@ -853,7 +855,7 @@ def findings(spy, evaluator, tmp_path_factory) -> tuple[Outcome, Path]:
             "port": server.getsockname()[1],
             "pid": os.getpid(),
         }
-        outcome = spy.call(request, Limits(wall_s=20.0, cpu_s=20.0))
+        outcome = spy.call(request, Limits(wall_s=120.0, cpu_s=20.0))
     assert outcome.status == "ok", outcome.detail
     return outcome, place
 

@@ -18,9 +18,10 @@ from sim.isolation import Limits, Outcome, Zygote, ZygoteError, wire
 from sim.isolation.outcome import STATUSES, classify
 
 HERE = Path(__file__).parent
-SHORT = Limits(wall_s=5.0, cpu_s=5.0)
+SHORT = Limits(wall_s=60.0, cpu_s=20.0)
 LAYERS = ("rlimit", "nocaps", "landlock", "seccomp")
-WAIT_S = 5.0
+WAIT_S = 60.0
+"""Most seconds to wait for what comes at once on an idle machine; costs nothing unless it fails."""
 
 
 def new(entry: str = "load", **args: object) -> Zygote:
@@ -86,7 +87,7 @@ def test_answers_with_payload(zygote):
     assert outcome.status == "ok"
     assert outcome.payload["echo"] == {"do": "echo", "text": "ü\ud800", "n": [1, 2.5, None]}
     assert outcome.payload["pid"] not in (os.getpid(), zygote.pid)
-    assert 0 < outcome.wall_s < 5
+    assert 0 < outcome.wall_s < SHORT.wall_s
     assert gone(outcome.payload["pid"])
 
 
@@ -129,12 +130,12 @@ def test_a_request_that_is_not_json_is_the_callers_error(zygote):
 def test_timeout(zygote, do):
     outcome = ask(zygote, do, Limits(wall_s=0.3))
     assert outcome.status == "timeout", outcome
-    assert 0.3 <= outcome.wall_s < 4.0
+    assert 0.3 <= outcome.wall_s < WAIT_S
 
 
 @pytest.mark.parametrize("do", ["python_loop", "numba_loop"])
 def test_cpu_limit(zygote, do):
-    outcome = ask(zygote, do, Limits(wall_s=15.0, cpu_s=0.5))  # the kernel counts whole seconds
+    outcome = ask(zygote, do, Limits(wall_s=60.0, cpu_s=0.5))  # the kernel counts whole seconds
     assert outcome.status == "cpu", outcome
 
 
@@ -165,7 +166,7 @@ def test_cpu_limit(zygote, do):
     ],
 )
 def test_failures_are_classified(zygote, do, status, words):
-    limits = Limits(wall_s=10.0, memory_bytes=256 << 20, output_bytes=2 << 20)
+    limits = Limits(wall_s=60.0, memory_bytes=256 << 20, output_bytes=2 << 20)
     outcome = ask(zygote, do, limits, zero=0)
     assert outcome.status == status, outcome
     assert words in outcome.detail
@@ -314,7 +315,7 @@ def test_a_forked_worker_shares_the_zygote(zygote):
     worker = context.Process(target=_in_fork, args=(zygote, queue))
     with zygote._lock:  # a lock that another thread holds at the fork must not block the fork
         worker.start()
-    worker.join(20)
+    worker.join(WAIT_S)
     assert worker.exitcode == 0
     assert queue.get() == (None, os.path.dirname(zygote._path), "ok", "crash")
     assert ask(zygote, "echo").status == "ok", "a fork's close() leaves the owner's zygote alone"
@@ -374,6 +375,7 @@ def test_an_abandoned_request_ends_its_child(zygote):
     assert _children(zygote.pid) == []
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, None])
 def test_the_zygote_ends_with_its_owner(how, tmp_path):
     code = (
@@ -394,7 +396,7 @@ def test_the_zygote_ends_with_its_owner(how, tmp_path):
             time.sleep(0.01)
         if how:
             owner.send_signal(how)
-        owner.wait(20)
+        owner.wait(WAIT_S)
     assert gone(pid)
     assert all(gone(child) for child in children)
     assert list(tmp_path.iterdir()) == []

@@ -223,7 +223,7 @@ def test_native_endless_loops_are_killed_in_the_initial_program_too(tmp_path, se
     (tmp_path / "hasty.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from evaluator import evaluate\nfrom sim.evaluation import training_evaluator\n"
-        "from sim.isolation import Limits\ntraining_evaluator().limits = Limits(wall_s=2.0, cpu_s=2.0)\n"
+        "from sim.isolation import Limits\ntraining_evaluator().limits = Limits(wall_s=60.0, cpu_s=2.0)\n"
     )
     stub, url = serve(("program", in_block(SPINNING + "# again\n")), ("program", in_block(BETTER)))
     run(tmp_path, in_block(SPINNING), config(url, 2), evaluator=tmp_path / "hasty.py")

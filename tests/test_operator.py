@@ -69,7 +69,7 @@ def evolve(steps: int, seed: int, operator: Operator) -> tuple[list[tuple[str, o
 
 @pytest.fixture(scope="module")
 def drift():
-    return evolve(1000, 1, Operator())
+    return evolve(500, 1, Operator())
 
 
 def test_children_pass_the_gate_differ_and_keep_the_frame(drift):

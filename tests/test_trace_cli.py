@@ -119,6 +119,7 @@ def test_a_name_without_a_suffix_takes_a_format(tmp_path):
     assert load(str(tmp_path / "trace")).n_requests == 200
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_no_partial_file(tmp_path, sent):
     code = (
@@ -130,7 +131,7 @@ def test_an_interrupt_leaves_no_partial_file(tmp_path, sent):
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout.readline() == b"writing\n"
     os.kill(child.pid, sent)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=120)
     assert (child.returncode, said) == (130, b"interrupted\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -396,3 +397,16 @@ def test_the_command_line_lists_the_zoo(capsys):
 def test_the_kernel_cache_sees_the_zoo():
     seen = compiled._imports("sim.core.zoo.slru")
     assert {"sim.core.zoo.segments", "sim.core.zoo.state", "sim.core.zoo.hooks", "sim.core.heap"} <= seen
+
+
+def test_the_kernel_cache_misses_no_import():
+    for path in compiled.ROOT.rglob("*.py"):
+        named = set()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom):
+                named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+        module = ".".join(("sim.core", *path.relative_to(compiled.ROOT).with_suffix("").parts))
+        files = {name for name in named if name.startswith("sim.core.") and compiled._source(name).is_file()}
+        assert files <= compiled._imports(module), path

@@ -38,7 +38,7 @@ RUN_DIR_VARIABLE = "KVEVOLVE_RUN_DIR"
 SETTINGS_VARIABLE = "KVEVOLVE_SEARCH"
 """Settings that win over those of the configuration, for example {tune_fraction: 0}."""
 _HOSTS = ("127.0.0.1", "localhost")
-_START_S = 30.0
+_START_S = 120.0
 _STOP_S = 3.0
 _LOGGER = logging.getLogger(__name__)
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -368,8 +368,11 @@ def test_two_policies_of_one_name_are_refused(tmp_path: Path) -> None:
         contenders.evolved([tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"])
 
 
-def test_the_command_writes_files_and_figures(panel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_files_and_figures(
+    panel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr("sim.promotion.looks.SHIPPED", tmp_path)
     policy = tmp_path / "mine.py"
     policy.write_text(POLICY)
     arguments = ["blocks", "capacity", "--passes", "0", "--policies", str(policy), "--traces", panel]
@@ -387,6 +390,8 @@ def test_the_command_writes_files_and_figures(panel: str, tmp_path: Path, capsys
     arguments = ["admission", "--policies", str(policy), "--traces", panel, "--panel", "test", "--no-figures"]
     assert main(["results", *arguments, "--output", str(tmp_path / "out")]) == 0
     assert "Not all parts" in written[-1].read_text()
+    looks = [json.loads(line) for line in (tmp_path / "test_reads.jsonl").read_text().splitlines()]
+    assert [look["name"] for look in looks] == ["mine"]
 
 
 def test_the_peer_is_no_classic() -> None:

@@ -15,7 +15,7 @@ from small_traces import dialogue_trace, hand_trace
 import sim
 from sim.core import gittins, replay, touches
 from sim.policy.program import Policy
-from sim.results.ceiling import ceiling, clocks, foresight, hazards, kept
+from sim.results.ceiling import ceiling, clocks, foresight, hazards
 from sim.results.ceiling.hazards import EDGES_S, WIDTHS_S
 from sim.results.ceiling.touches import FEATURES, Touches, touches_of
 from workloads import Trace
@@ -216,7 +216,7 @@ def test_the_ceiling_is_chosen_on_validation_and_kept(tmp_path: Path, monkeypatc
     extra("lightgbm")
     monkeypatch.setattr(ceiling, "ROUNDS", (4, 10))
     monkeypatch.setattr(hazards, "ROWS", 20_000)
-    monkeypatch.setattr(kept, "user_cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("sim.results.store.user_cache_dir", lambda: tmp_path / "cache")
     (tmp_path / "small.yaml").write_text(PANEL)
     which = str(tmp_path / "small.yaml")
     report = ceiling.report(which, [], seeds=1)

@@ -48,8 +48,7 @@ splits:
 def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep replays of one test from the next; compiled kernels stay where they are."""
     kept = tmp_path / "cache"
-    monkeypatch.setattr(replays, "user_cache_dir", lambda: kept)
-    monkeypatch.setattr("sim.results.retuning.user_cache_dir", lambda: kept)
+    monkeypatch.setattr("sim.results.store.user_cache_dir", lambda: kept)
     return kept / "results"
 
 

@@ -8,7 +8,7 @@ Adaptations. Descendants are not known here when it matters, a candidate and a n
 A refused block cannot be written to: it counts as seen once at its last access if it was seen at all. Pressure there
 sums, decaying, over the last 32 requests that met a full cache: here its fixed point, evicted blocks per request (at
 most 1) standing for that share. Recompute cost there is the tokens up to the block's end. Rejected blocks take memory
-while their request runs here, as in an engine; there they do not. Leaves only, in both.
+while their request runs here, as in an engine; there they do not.
 """
 
 FADE = 0.15910358474628546

@@ -6,14 +6,10 @@ scores or tables. An interrupted run continues where it stopped: each replay is 
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +20,10 @@ from sim.bounds import optimum
 from sim.executor import run
 from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy, clock_origin
+from sim.results import store
 from sim.simulation import simulate
 from workloads import progress
-from workloads.atomic import atomic_write
-from workloads.locate import user_cache_dir
 from workloads.trace import Trace
-
-log = logging.getLogger(__name__)
 
 OPTIMUM = "optimum"
 """In the place of a policy: the offline optimum."""
@@ -94,7 +87,7 @@ def replays(
     paths = [_path(traces[name], job) for name, job in jobs]
     found: dict[Path, Outcome] = {}
     for path in dict.fromkeys(paths):
-        known = _read(path)
+        known = store.read(path, _parsed)
         if known:
             found[path] = known
     fresh = {path: job for path, job in zip(paths, jobs, strict=True) if path not in found}
@@ -103,7 +96,7 @@ def replays(
 
         def keep(index: int, outcome: Outcome) -> None:
             found[order[index]] = outcome
-            _write(order[index], outcome)
+            store.keep(order[index], _content(outcome))
 
         def tell(done: int, total: int) -> None:
             progress.tell(what, done, total)
@@ -132,45 +125,20 @@ def _compiled(name: str, source: str) -> Compiled:
     return compile_policy(Policy.from_source(source, name))
 
 
-@cache
-def code_digest() -> str:
-    """Return a hash over all code that a replay's outcome depends on."""
-    here = Path(__file__).parent.parent
-    files = [here / name for name in ("bounds.py", "prepared.py", "result.py", "simulation.py", "zoo.py")]
-    for folder in ("core", "engines", "policy"):
-        files += (here / folder).rglob("*.py")
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(str(path.relative_to(here)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
 def _path(trace: Trace, job: Job) -> Path:
     runner = job.runner
-    said: list[object] = [code_digest(), trace.fingerprint, runner.name if runner.source is None else "", runner.source]
-    said += [runner.engine, job.capacity_blocks, job.mode]
-    name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
-    return user_cache_dir() / "results" / f"{name}.npz"
+    said = [store.replay_code(), trace.fingerprint, runner.name if runner.source is None else "", runner.source]
+    return store.path_of([*said, runner.engine, job.capacity_blocks, job.mode], "npz")
 
 
-def _read(path: Path) -> Outcome | None:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            latency = dict(zip(stored["names"].tolist(), stored["seconds"].tolist(), strict=True))
-            return Outcome(stored["hits"], latency)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is unreadable (%s) and is computed anew", path, error)
-        return None
+def _parsed(path: Path) -> Outcome:
+    with np.load(path, allow_pickle=False) as stored:
+        latency = dict(zip(stored["names"].tolist(), stored["seconds"].tolist(), strict=True))
+        return Outcome(stored["hits"], latency)
 
 
-def _write(path: Path, outcome: Outcome) -> None:
+def _content(outcome: Outcome) -> bytes:
     buffer = io.BytesIO()
     names = np.array(list(outcome.latency), dtype="U32")
     np.savez_compressed(buffer, hits=outcome.hits, names=names, seconds=np.array(list(outcome.latency.values())))
-    try:
-        with atomic_write(path) as handle:
-            handle.write(buffer.getvalue())
-    except OSError as error:
-        log.warning("cannot keep a replay in %s: %s", path, error)
+    return buffer.getvalue()

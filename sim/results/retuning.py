@@ -5,11 +5,7 @@ Knows the tuner and the mean gap closed over places. Must not know splits: the c
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,14 +13,10 @@ from sim.policy.compiler import Compiled, compile_policy
 from sim.policy.program import Policy, clock_origin
 from sim.prepared import prepare
 from sim.result import counted_hits
+from sim.results import store
 from sim.results.places import LRU_RUNNER, OPTIMUM_RUNNER, Measured, Place, measure
-from sim.results.replays import code_digest
 from sim.simulation import Options, PolicyError, run_policy
-from workloads.atomic import atomic_write
-from workloads.locate import user_cache_dir
 from workloads.trace import Trace
-
-log = logging.getLogger(__name__)
 
 SEED = 1
 
@@ -89,27 +81,15 @@ def retuned(
     if not passes or not policy.literals:
         return Policy.from_source(policy.source, name)
     used = {place.trace: traces[place.trace].fingerprint for place in places}
-    said = [code_digest(), policy.source, used, [vars(place) for place in places], passes, seed]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
-    path = user_cache_dir() / "results" / f"{digest}.tuned.py"
-    source = _read(path)
+    said = [store.replay_code(), policy.source, used, [vars(place) for place in places], passes, seed]
+    path = store.path_of(said, "tuned.py")
+    source = store.read(path, lambda kept: kept.read_text(encoding="utf-8"))
     if source is None:
         source = tune(policy, MeanGap({key: traces[key] for key in used}, places), passes, seed).policy.source
-        try:
-            with atomic_write(path) as handle:
-                handle.write(source.encode())
-        except OSError as error:
-            log.warning("cannot keep a tuned policy in %s: %s", path, error)
+        store.keep(path, source.encode())
     return Policy.from_source(source, name)
 
 
 def _ends(measured: Measured, place: Place) -> tuple[int, int]:
     lru, best = (measured.hit_tokens(runner, place) for runner in (LRU_RUNNER, OPTIMUM_RUNNER))
     return lru, best - lru
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None

@@ -31,6 +31,7 @@ ROUNDS = (40, 80, 120, 180)
 """Trees per booster; how many is chosen on validation."""
 JOINT = "all training traces"
 SHOWN = 20
+TICKS_S = (1, 10, 100, 1000, 10_000)
 CLASSES = {"seen once": 1, "2 times": 2, "3-5": 5, "6-19": 19, "20 and more": 10**9}
 READING = (
     "The optimum knows the future; the predictor is the best we could learn from the past. A policy's gap closed is "
@@ -277,9 +278,6 @@ def _assembled(
     facts = {**data, "gains": gains, "hazard_percent_per_s": curves}
     text = TEXT.format(features=len(FEATURES))
     return Report("ceiling", "The learnable ceiling", READING, text, [*tables, *importance], facts, drawing)
-
-
-TICKS_S = (1, 10, 100, 1000, 10_000)
 
 
 def _hazard_curves(touches: Touches) -> dict[str, list[tuple[float, float]]]:

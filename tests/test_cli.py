@@ -124,11 +124,22 @@ def test_help_needs_no_kernels() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
 
 
+def readme_python() -> list[str]:
+    """Every python block of the README."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
 def test_readme_library_example_runs() -> None:
-    text = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (example,) = (block for block in readme_python() if block.startswith("import"))
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "hit_rate=" in done.stdout
+
+
+def test_readme_found_policy_passes_the_check(tmp_path: Path) -> None:
+    (found,) = (block for block in readme_python() if block.startswith("def priority"))
+    path = tmp_path / "found.py"
+    path.write_text(found)
+    assert run("check", str(path)) == 0
 
 
 def test_readme_policy_passes_its_own_check(tmp_path: Path) -> None:

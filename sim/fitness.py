@@ -69,6 +69,11 @@ class TrainingObjective:
         """Score against these marks."""
         self.marks = marks
 
+    @property
+    def refs(self) -> int:
+        """Block references replayed in a pass."""
+        return self.marks.panel.n_refs
+
     def score(self, policy: Policy) -> float:
         """Return the combined score of a policy, exactly as the evaluator would."""
         return CellReplays(self.marks, compile_policy(policy), lifted=False).full(())

@@ -137,7 +137,12 @@ def test_a_curve_counts_evaluations_tuning_and_money(tmp_path):
             {"time": 6.0, "metrics": scored, "cpu_seconds": 2.0, "refs": 1000, "cached": True},
         ],
     )
-    write_lines(tmp_path / "operator.jsonl", [{"time": 2.5, "seconds": 1.0, "tuning": {"passes": 10.0}}, {"time": 0.5}])
+    tuning = {"passes": 80.0, "refs": 8000, "cpu_seconds": 15.0}
+    ends = {"screened": {"count": 2, "seconds": 1.0}, "refs screened": {"count": 500}}
+    ends |= {"settled": {"count": 2, "seconds": 4.0}, "refs settled": {"count": 1500}}
+    write_lines(
+        tmp_path / "operator.jsonl", [{"time": 2.5, "seconds": 1.0, "tuning": tuning, "ends": ends}, {"time": 0.5}]
+    )
     write_lines(tmp_path / "llm.jsonl", [{"time": 4.0, "seconds": 0.5, "cost_usd": 0.25, "polish": {"evaluations": 2}}])
     with (tmp_path / "llm.jsonl").open("a") as file:
         file.write('{"time": 9.0, "cost_usd": 99')
@@ -145,7 +150,7 @@ def test_a_curve_counts_evaluations_tuning_and_money(tmp_path):
     assert found[-1] == Point(evaluations=16.0, cpu_s=28.5, refs=14000.0, usd=0.25, best=0.3)
     assert [point.best for point in found] == [None, None, 0.1, 0.1, 0.1, 0.3, 0.3]
     assert best_at(found, "evaluations", 2) == 0.1
-    assert best_at(found, "evaluations", 14) == 0.1, "ten passes of tuning and two of polish come first"
+    assert best_at(found, "evaluations", 14) == 0.1, "tuning, worth ten passes by what it replayed, and two of polish come first"
     assert best_at(found, "evaluations", 15) == 0.3
     assert best_at(found, "usd", 0.0) == 0.1
     assert best_at(found, "cpu_s", 0.1) is None

@@ -99,7 +99,7 @@ def flat_objective() -> FlatObjective:
 
 
 def settings(**values: object) -> Settings:
-    quiet = {"tune_fraction": 0, "screen_children": 0}
+    quiet = {"tune_fraction": 0, "screen_children": 0, "opening": 0}
     return Settings.from_mapping({"objective": f"{__name__}:flat_objective", **quiet, **values})
 
 
@@ -127,7 +127,7 @@ def test_models_select_operators(tmp_path):
     assert tuned[0]["of"] == "champion", "the best program shown is tuned first, once"
     assert all(entry.get("of") != "champion" for entry in tuned[1:])
     assert sum(entry.get("evaluations", 0) for entry in tuned) <= 30
-    assert tuned[-1] == {"skipped": "budget of the run is spent"} or "no literals" in str(tuned[-1])
+    assert tuned[-1].get("skipped") in ("budget of the run is spent", "no literals")
     assert all(entry["score"] >= entry["start_score"] for entry in tuned if "score" in entry)
     assert calls[-1]["model"] == "gpt-whatever"
     assert len({entry["child"] for entry in calls}) == len(calls)

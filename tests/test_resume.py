@@ -189,10 +189,10 @@ def test_the_operator_remembers(tmp_path: Path) -> None:
     assert memory.programs == {code(1): 0.3, "no program (": -1.0}
     settings = Settings(tune_total=30, tune_fraction=0.0)
     resumed, fresh = Service(settings, tmp_path, resumed=True), Service(settings, tmp_path)
-    assert (resumed.passes_left, resumed.tuned) == (18.5, {"m1", "m2"})
+    assert (resumed.tuning.left, resumed.tuned) == (18.5, {"m1", "m2"})
     assert resumed.breeder.seen == {fingerprint(code(1))}
     assert resumed.breeder.memory.best().score == 0.3
-    assert (fresh.passes_left, fresh.tuned, fresh.breeder.seen) == (30, set(), set())
+    assert (fresh.tuning.left, fresh.tuned, fresh.breeder.seen) == (30, set(), set())
 
 
 def test_what_a_service_did_is_what_the_next_one_remembers(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from sim import jsonlines
 from sim.rundir import RunDir
 
 COSTS = ("evaluations", "cpu_s", "refs", "usd")
-"""What may be spent. Evaluations: candidates the evaluator scored, and passes over the panel that tuning replayed."""
+"""What may be spent. Evaluations: candidates the evaluator scored, and what screening and tuning replayed beside, in
+passes over the panel by block references."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read(run: RunDir, panel_refs: int) -> tuple[Point, ...]:
     evaluated = [_evaluated(line) for line in journal] or [_child(line, panel_refs) for line in run.children()]
     passes = [event.cpu_s for event in evaluated if event.refs >= panel_refs and event.cpu_s > 0]
     per_pass = median(passes) if journal and passes else 0.0
-    tuned = [_tuned(line, panel_refs, per_pass) for line in jsonlines.read(run.root / "operator.jsonl")]
+    tuned = [_tuned(line, panel_refs) for line in jsonlines.read(run.root / "operator.jsonl")]
     asked = [_asked(line, panel_refs, per_pass) for line in jsonlines.read(run.root / "llm.jsonl")]
     return accumulate([*evaluated, *tuned, *asked])
 
@@ -99,9 +100,20 @@ def _child(line: dict[str, Any], panel_refs: int) -> _Event:
     return _Event(float(line["timestamp"]), 1.0, seconds, panel_refs if valid else 0.0, score=score)
 
 
-def _tuned(line: dict[str, Any], panel_refs: int, per_pass: float) -> _Event:
-    passes = float((line.get("tuning") or {}).get("passes", 0.0))
-    return _Event(_ended(line), passes, passes * per_pass, passes * panel_refs)
+def _tuned(line: dict[str, Any], panel_refs: int) -> _Event:
+    """Return what an answer of the operator cost beside its evaluation: replays of the reduced panel, by references."""
+    tuning, ends = line.get("tuning") or {}, line.get("ends") or {}
+    refs = float(tuning.get("refs", 0)) + sum(_count(ends, name) for name in ("refs screened", "refs settled"))
+    cpu_s = float(tuning.get("cpu_seconds", 0.0)) + sum(_seconds(ends, name) for name in ("screened", "settled"))
+    return _Event(_ended(line), refs / panel_refs if panel_refs else 0.0, cpu_s, refs)
+
+
+def _count(ends: dict[str, Any], name: str) -> float:
+    return float((ends.get(name) or {}).get("count", 0))
+
+
+def _seconds(ends: dict[str, Any], name: str) -> float:
+    return float((ends.get(name) or {}).get("seconds", 0.0))
 
 
 def _asked(line: dict[str, Any], panel_refs: int, per_pass: float) -> _Event:

@@ -11,12 +11,13 @@ import importlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
+from sim.score import REJECTED
 from sim.search.genome import NotAGenome, fingerprint, split
 from sim.search.ledger import Ledger
 from sim.search.library import library
@@ -25,13 +26,14 @@ from sim.search.memory import Known, Memory
 from sim.search.operator import NoChild, Operator, Partner, Proposal
 from sim.search.probe import Behaviour, Unsound, behaviour
 from sim.search.settings import Settings
+from sim.search.tuning import Tuning
 
 ENGINE_SHARE = 0.35
 """How often the engine's parent is varied although the memory holds better ones: its niches are worth visiting."""
 POOL, DONORS = 24, 8
 """Best programs of a lineage that are varied, and best programs of the run that are donors."""
-LIBRARY_START = 0.6
-"""How often a fresh lineage starts from a shipped policy, else from a draw."""
+LIBRARY_START = 0.3
+"""How often a lineage starts from a shipped policy, else from a draw."""
 _TRIES = 60
 
 
@@ -75,9 +77,9 @@ class Child:
 class Breeder:
     """Proposes children for a run; safe to use from several threads, whose screening overlaps."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Breed as `settings` say."""
-        self.settings = settings
+    def __init__(self, settings: Settings, tuning: Tuning | None = None) -> None:
+        """Breed as `settings` say; `tuning` fits the constants of what was screened."""
+        self.settings, self.tuning = settings, tuning or Tuning(settings)
         self.memory = Memory()
         self.lineages = Lineages(settings.restart_after, settings.taboo_distance)
         self.seen: set[str] = set()
@@ -129,7 +131,7 @@ class Breeder:
             if restarted:
                 ledger.add("restart")
         if self.settings.screen_children > 0:
-            self._screened(candidates, ledger)
+            candidates = [self._settled(self._screened(item, ledger), rng, ledger) for item in candidates]
         with self._lock:
             chosen = self._choose(candidates, rng)
             chosen.sent = True
@@ -175,7 +177,9 @@ class Breeder:
     def _propose(
         self, operator: Operator, parent: str, donors: Sequence[Partner], rng: random.Random, size: float
     ) -> Proposal:
-        """Vary the engine's parent, a good program of the lineage, or what a fresh lineage starts from."""
+        """Vary the engine's parent, a good program of the lineage, or what a lineage or the run starts from."""
+        if len(self.memory.known) <= self.settings.opening * max(1, self.settings.screen_children):
+            return self._start(operator, parent, rng)
         members = [item for item in self.lineages.members(self.memory)[:POOL] if not self.lineages.forbids(item)]
         if self.lineages.fresh:
             if not members:
@@ -186,7 +190,7 @@ class Breeder:
         return operator.propose(_framed(_drawn(members, rng).source, parent), donors, rng, size)
 
     def _start(self, operator: Operator, parent: str, rng: random.Random) -> Proposal:
-        """Return the first program of a fresh lineage."""
+        """Return a program that owes nothing to those before."""
         if rng.random() < LIBRARY_START:
             _, genome = rng.choice(library())
             proposal = operator.propose(_framed(genome.source(), parent), (), rng)
@@ -196,14 +200,35 @@ class Breeder:
     def _top(self, count: int) -> list[Known]:
         return self.memory.ranked()[:count]
 
-    def _screened(self, candidates: Iterable[Known], ledger: Ledger) -> None:
+    def _screened(self, item: Known, ledger: Ledger) -> Known:
         screen = self._loaded_screen()
-        for item in candidates:
-            with ledger.timed("screened"):
-                found = screen.measure(item.source)
-            ledger.add("screened")
-            ledger.add("refs screened", found.refs)
-            item.screened = found.score
+        with ledger.timed("screened"):
+            found = screen.measure(item.source)
+        ledger.add("screened")
+        ledger.add("refs screened", found.refs)
+        item.screened = found.score
+        return item
+
+    def _settled(self, item: Known, rng: random.Random, ledger: Ledger) -> Known:
+        """Return a screened child with constants that fit; itself if there are none, or none better."""
+        seed = rng.getrandbits(31)
+        if not self.settings.settle_passes or item.screened is None or item.screened <= REJECTED:
+            return item
+        spent = self.tuning.settle(Policy.from_source(item.source), seed)
+        ledger.add("settled", seconds=spent.cpu_s)
+        ledger.add("refs settled", spent.refs)
+        if spent.result is None or spent.result.score <= item.screened:
+            return item
+        policy = spent.result.policy
+        mark, found = fingerprint(policy.source), _behaviour(policy.source)
+        with self._lock:
+            if found is None or mark in self.seen:
+                return item
+            self.seen.add(mark)
+            self._busy = (self._busy - {item.mark}) | {mark}
+            self._moves[mark] = (*self._moves[item.mark], "settled")
+            better = Known(policy.source, mark, found, screened=spent.result.score, lineage=item.lineage)
+            return self.memory.replace(item, better)
 
     def _choose(self, candidates: list[Known], rng: random.Random) -> Known:
         """Return the best on the screen of these and of those that waited; now and then any of these."""

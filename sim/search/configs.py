@@ -213,11 +213,13 @@ def lines(kind: Kind) -> Iterator[Line]:
 def _search_section() -> Iterator[Line]:
     why = {
         "tune_fraction": "how often the best program, once each, gets its constants tuned (CMA-ES, reduced panel)",
-        "tune_evaluations": "evaluations per tuned answer at most",
-        "tune_total": "evaluations per run at most, so that tuning does not dominate it",
+        "tune_evaluations": "passes over the reduced panel per tuned answer at most",
+        "tune_total": "passes over it per run at most, so that tuning does not dominate the run",
         "tune_seconds": "no further evaluation of a tuned answer starts after this",
         "max_nodes": "size limit of proposals in syntax nodes",
-        "screen_children": "children of new behaviour tried on an eighth of the panel for each answer; 0: no screening",
+        "screen_children": "children of new behaviour tried on the reduced panel for each answer; 0: no screening",
+        "settle_passes": "passes over it that fit the constants of each before they are compared; 0: none",
+        "opening": "answers that are draws and shipped policies, varied, before anything is bred",
         "explore": "how often any of them is the answer, instead of the best",
         "restart_after": "requests without improvement after which a fresh lineage starts; 0: never",
         "taboo_distance": "how far, 0 to 1, its behaviour keeps from the best before",

@@ -48,6 +48,11 @@ class Memory:
             self.behaviours.add(kept.behaviour.mark)
         return kept
 
+    def replace(self, old: Known, new: Known) -> Known:
+        """Let a program take the place of another, whose behaviour stays known; return it as `add` does."""
+        self.known.pop(old.mark, None)
+        return self.add(new)
+
     def estimate(self, program: Known) -> float:
         """Return the score of a program; the screened one, moved by the mean difference, if no prompt showed it."""
         return _estimate(program, self._offset())

@@ -9,8 +9,8 @@ import ast
 
 from sim.policy import language
 from sim.search import units
+from sim.search.features import regime, weight
 from sim.search.genome import Genome, function, statements
-from sim.search.motifs import regime, weight
 from sim.search.recombine import bring_names, closed
 from sim.search.sites import Site, sites
 from sim.search.variation import Variation

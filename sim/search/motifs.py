@@ -12,59 +12,24 @@ import random
 
 from sim.policy import language
 from sim.search import units
+from sim.search.features import log_age, own_time, parse, regime, share, signed_feature, turnover, weight
 from sim.search.genome import Genome, function
 from sim.search.grammar import binary, call
 from sim.search.safety import nonnegative
 from sim.search.sites import Site, sites
 from sim.search.variation import Variation
 
-_FEATURES = (
-    ("block", "age"),
-    ("block", "gap"),
-    ("block", "gap"),
-    ("block", "seen"),
-    ("block", "seen"),
-    ("block", "hits"),
-    ("block", "depth"),
-    ("block", "residence"),
-    ("block", "recompute_cost"),
-    ("block", "turn"),
-)
-_CARRIED = ("turn count", "gap", "accesses", "hit fraction", "prompt blocks", "blocks behind")
-
-
-def parse(text: str) -> ast.expr:
-    """Return an expression."""
-    return ast.parse(text, mode="eval").body
-
-
-def turnover() -> ast.expr:
-    """Return the characteristic time of the cache: requests until as many blocks are evicted as it holds."""
-    return parse("cache.capacity_blocks / max(cache.pressure, 0.1)")
-
-
-def weight(rng: random.Random, spread: float = 0.9) -> ast.expr:
-    """Return a positive number about 1."""
-    return units.number(math.exp(rng.gauss(0.0, spread)))
-
-
-def log_feature(rng: random.Random) -> ast.expr:
-    """Return a feature on a log scale; times are measured in turnovers of the cache, or in requests."""
-    key = rng.choice(_FEATURES)
-    node: ast.expr = units.attribute(key)
-    if units.UNITS[key] == "steps":
-        share = weight(rng, 1.5)
-        unit = binary(share, ast.Mult(), turnover()) if rng.random() < 0.6 else units.number(units.size(rng, "steps"))
-        node = binary(node, ast.Div(), unit)
-    return call("log1p", node)
+SHARED = 0.35
+"""How often a term of a log sum counts in one kind of traffic more than in the other."""
+_CARRIED = ("turn count", "gap", "accesses", "hit fraction", "new blocks", "blocks behind")
 
 
 def log_sum(v: Variation) -> bool:
     """Let `priority` be a weighted sum of features on a log scale, beginning with the age of the block."""
-    aged = binary(units.attribute(("block", "age")), ast.Div(), binary(weight(v.rng, 1.2), ast.Mult(), turnover()))
-    total: ast.expr = ast.UnaryOp(ast.USub(), call("log1p", aged))
+    total = log_age(v.rng)
     for _ in range(v.rng.randint(1, 4)):
-        total = _plus(v.rng, total, binary(weight(v.rng), ast.Mult(), log_feature(v.rng)))
+        node, wanted = signed_feature(v.rng)
+        total = binary(total, ast.Add() if wanted else ast.Sub(), _weighted(v.rng, node))
     v.genome.set_scoring("evict")
     v.genome.put(function("priority", [ast.Return(total)]))
     return True
@@ -73,11 +38,11 @@ def log_sum(v: Variation) -> bool:
 def log_term(v: Variation) -> bool:
     """Add a weighted feature on a log scale to `priority`."""
     root = _root(v)
-    return root is not None and _add(v, root, log_feature(v.rng))
+    return root is not None and _add(v, root, *signed_feature(v.rng))
 
 
 def dimensionless(v: Variation) -> bool:
-    """Put an age, gap or residence in proportion to the turnover of the cache."""
+    """Put an age, gap or residence in proportion to a time of the traffic's own."""
     found = [
         site
         for site in sites(v.genome, "number", ("priority", "admit", "on_hit"))
@@ -86,24 +51,9 @@ def dimensionless(v: Variation) -> bool:
     if not found:
         return False
     site = v.rng.choice(found)
-    share = binary(site.node, ast.Div(), binary(weight(v.rng, 1.2), ast.Mult(), turnover()))
-    site.replace(call("log1p", share) if v.rng.random() < 0.5 else share)
+    part = binary(site.node, ast.Div(), own_time(v.rng))
+    site.replace(call("log1p", part) if v.rng.random() < 0.5 else part)
     return True
-
-
-def regime(rng: random.Random) -> ast.expr:
-    """Return a condition on the cache alone: how well it does, and how large it is for its traffic."""
-    draw = rng.random()
-    if draw < 0.3:
-        return parse(f"cache.recent_hit_rate {rng.choice('<>')} {rng.uniform(0.08, 0.9):.2g}")
-    if draw < 0.65:  # turnover in requests
-        times = math.exp(rng.uniform(math.log(15), math.log(2000)))
-        return parse(f"cache.capacity_blocks {rng.choice('<>')} {times:.2g} * cache.pressure")
-    if draw < 0.85:  # prompts that fit
-        times = math.exp(rng.uniform(math.log(8), math.log(800)))
-        return parse(f"cache.capacity_blocks {rng.choice('<>')} {times:.2g} * cache.request_blocks")
-    blocks = math.exp(rng.uniform(math.log(20), math.log(300)))
-    return parse(f"cache.request_blocks {rng.choice('<>')} {blocks:.2g}")
 
 
 def regime_switch(v: Variation) -> bool:
@@ -121,6 +71,16 @@ def regime_switch(v: Variation) -> bool:
     if v.rng.random() < 0.4:
         kept = binary(units.number(v.rng.choice((0.1, 0.3, 3.0, 10.0))), ast.Mult(), site.node)
     site.replace(ast.IfExp(regime(v.rng), site.node, kept))
+    return True
+
+
+def by_share(v: Variation) -> bool:
+    """Let a term count the more, the more the traffic is of one kind."""
+    terms = [site for site in sites(v.genome, "number", ("priority",)) if _is_term(site)]
+    if not terms:
+        return False
+    site = v.rng.choice(terms)
+    site.replace(binary(share(v.rng), ast.Mult(), site.node))
     return True
 
 
@@ -146,7 +106,7 @@ def session_state(v: Variation) -> bool:
     for name, lines in (("on_hit", at_hit), ("on_insert", at_insert)):
         _extend(v.genome, name, [line for text in lines for line in ast.parse(text).body])
     reading = parse(f"math.log1p(max({here}, 0))") if kind != "hit fraction" else parse(here)
-    return _add(v, root, reading)
+    return _add(v, root, reading, v.rng.random() < 0.6)
 
 
 def _carrying(kind: str, here: str, carried: str) -> tuple[list[str], list[str]]:
@@ -160,19 +120,19 @@ def _carrying(kind: str, here: str, carried: str) -> tuple[list[str], list[str]]
         case "accesses":
             return [f"{here} = {here} + 1", f"{carried} = {here}"], [f"{here} = {handed}"]
         case "hit fraction":
-            share = f"{here} = request.hit_blocks / max(request.blocks, 1)"
-        case "prompt blocks":
-            share = f"{here} = request.blocks"
+            line = f"{here} = request.hit_blocks / max(request.blocks, 1)"
+        case "new blocks":
+            line = f"{here} = request.blocks - request.known_blocks"
         case _:
-            share = f"{here} = request.blocks - block.depth"
-    return [share], [share]
+            line = f"{here} = request.blocks - block.depth"
+    return [line], [line]
 
 
 def _root(v: Variation) -> Site | None:
     return next((site for site in sites(v.genome, "number", ("priority",)) if site.root), None)
 
 
-def _add(v: Variation, root: Site, feature: ast.expr) -> bool:
+def _add(v: Variation, root: Site, part: ast.expr, wanted: bool) -> bool:
     """Add a feature about 1 to a score, weighted in the score's own unit."""
     unit = units.unit_of(root.node)
     factor: ast.expr
@@ -182,13 +142,22 @@ def _add(v: Variation, root: Site, feature: ast.expr) -> bool:
         if unit == "instant" and v.genome.scoring == "evict" and v.rng.random() < 0.6:
             factor = binary(weight(v.rng), ast.Mult(), turnover())
     else:
-        factor = weight(v.rng)
-    root.replace(_plus(v.rng, root.node, binary(factor, ast.Mult(), feature)))
+        factor = _light(v.rng)
+    term = binary(factor, ast.Mult(), part)
+    if v.rng.random() < SHARED:
+        term = binary(share(v.rng), ast.Mult(), term)
+    root.replace(binary(root.node, ast.Add() if wanted else ast.Sub(), term))
     return True
 
 
-def _plus(rng: random.Random, left: ast.expr, right: ast.expr) -> ast.expr:
-    return binary(left, ast.Add() if rng.random() < 0.6 else ast.Sub(), right)
+def _light(rng: random.Random) -> ast.expr:
+    """Return a number about a sixth: what corrects the age should not outweigh it."""
+    return units.number(0.15 * math.exp(rng.gauss(0.0, 0.8)))
+
+
+def _weighted(rng: random.Random, node: ast.expr) -> ast.expr:
+    term = binary(_light(rng), ast.Mult(), node)
+    return binary(share(rng), ast.Mult(), term) if rng.random() < SHARED else term
 
 
 def damp(v: Variation) -> bool:

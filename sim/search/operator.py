@@ -49,8 +49,9 @@ PLAIN_MOVES: Moves = {
 """Moves of plain genetic programming with their probabilities; a move that does not apply is drawn again."""
 
 _MOTIFS: Moves = {
-    "log_sum": (motifs.log_sum, 0.05),
-    "log_term": (motifs.log_term, 0.12),
+    "log_sum": (motifs.log_sum, 0.06),
+    "log_term": (motifs.log_term, 0.15),
+    "by_share": (motifs.by_share, 0.04),
     "dimensionless": (motifs.dimensionless, 0.05),
     "damp": (motifs.damp, 0.03),
     "regime_switch": (motifs.regime_switch, 0.07),
@@ -62,7 +63,7 @@ _MOTIFS: Moves = {
 MOVES: Moves = {**{name: move for name, move in PLAIN_MOVES.items() if name != "neutral"}, **_MOTIFS}
 """All moves that can change what a policy does."""
 
-DEFAULT_MAX_NODES = 120
+DEFAULT_MAX_NODES = 160
 LEADER_SHARE = 0.5
 """How often a better partner is varied in the place of the parent."""
 _ATTEMPTS = 200

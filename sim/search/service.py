@@ -6,14 +6,11 @@ Knows prompts, the operator and the tuner; must not know HTTP or processes. Ever
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import math
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from sim.search.operator import PLAIN_MOVES, NoChild, Operator, Partner, tempera
 from sim.search.prompt import Prompt
 from sim.search.recall import Recalled, mark_of, recall
 from sim.search.settings import Settings
-from sim.search.tuner import Objective, TuningFailed, tune
+from sim.search.tuning import Tuning
 
 MODELS = ("kvevolve-gp", "kvevolve-plain", "kvevolve-random", "kvevolve-tune")
 """The whole operator; the controls, plain genetic programming and draws from the grammar, which neither probe, screen,
@@ -37,7 +34,6 @@ restart nor tune; every answer tuned. Any other name means the first."""
 
 CONTROLS = ("kvevolve-plain", "kvevolve-random")
 
-MIN_TUNE_EVALUATIONS = 8
 RECORD = "operator.jsonl"
 
 
@@ -94,17 +90,16 @@ class Service:
     def __init__(self, settings: Settings, run_dir: Path | None = None, resumed: bool = False) -> None:
         """Answer as `settings` say; record calls in `run_dir`, if given; `resumed` goes on from what is there."""
         self.settings, self.run_dir = settings, run_dir
-        self.breeder = Breeder(settings)
-        self.operator = Operator(settings.max_nodes, self.breeder.seen, PLAIN_MOVES)
         known = recall(run_dir, RECORD) if resumed and run_dir is not None else Recalled()
+        self.tuning = Tuning(settings, known.spent)
+        self.breeder = Breeder(settings, self.tuning)
+        self.operator = Operator(settings.max_nodes, self.breeder.seen, PLAIN_MOVES)
         for source, score in known.programs.items():
             self.breeder.note(source, score)
         self.calls: Counter[str] = known.calls
-        self.passes_left: float = max(0.0, settings.tune_total - known.spent)
         self.tuned: set[str] = known.tuned
         self.ended = False
-        self._objective: Objective | None = None
-        self._operating, self._tuning, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._operating, self._writing = threading.Lock(), threading.Lock()
 
     def complete(self, body: Any) -> dict[str, Any]:
         """Return the reply to a request.
@@ -209,39 +204,16 @@ class Service:
 
     def _tune(self, start: Policy, of: str, rng: random.Random, entry: dict[str, Any]) -> Policy | None:
         """Return a policy with better constants; None if there are none, or the budget is spent."""
-        with self._tuning:
-            budget = min(self.settings.tune_evaluations, self.passes_left)
-            if budget < MIN_TUNE_EVALUATIONS or not start.literals:
-                entry["tuning"] = {"skipped": "no literals" if not start.literals else "budget of the run is spent"}
-                return None
-            seconds = self.settings.tune_seconds
-            try:
-                result = tune(start, self._load_objective(), budget, rng.getrandbits(31), deadline_s=seconds)
-            except TuningFailed as error:
-                entry["tuning"] = {"failed": repr(error.__cause__ or error)}
-                return None
-            self.passes_left -= result.passes
-        mark = fingerprint(result.policy.source)
-        entry["tuning"] = {
-            "of": of,
-            "evaluations": result.evaluations,
-            "passes": round(result.passes, 3),
-            "start_score": result.start_score if math.isfinite(result.start_score) else None,
-            "score": result.score,
-            "left": round(self.passes_left, 3),
-        }
+        spent = self.tuning.polish(start, rng.getrandbits(31))
+        entry["tuning"] = {"of": of, **spent.to_dict(), "left": round(self.tuning.left, 3)}
+        if spent.result is None:
+            return None
+        mark = fingerprint(spent.result.policy.source)
         with self._operating:
             self.tuned.add(mark)
             known = mark in self.breeder.seen
-            self.breeder.note(result.policy.source, None, result.score)
-        return None if known else result.policy
-
-    def _load_objective(self) -> Objective:
-        if self._objective is None:
-            module, _, name = self.settings.objective.partition(":")
-            factory: Callable[[], Objective] = getattr(importlib.import_module(module), name)
-            self._objective = factory()
-        return self._objective
+            self.breeder.note(spent.result.policy.source, None, spent.result.score)
+        return None if known else spent.result.policy
 
     def _record(self, entry: dict[str, Any]) -> None:
         if self.run_dir is None or (self.ended and "error" in entry):  # nobody waits; its helpers were ended under it

@@ -26,11 +26,15 @@ class Settings:
         max_nodes: Size limit of a child in syntax nodes.
         tune_fraction: Share, 0 to 1, of the requests to kvevolve-gp that are answered by the best program so far with
             tuned constants, unless it was tuned before.
-        tune_evaluations: Evaluations per tuned answer at most.
-        tune_total: Evaluations per run at most; answers are not tuned once fewer than 8 are left.
+        tune_evaluations: Passes over the reduced panel per tuned answer at most.
+        tune_total: The same per run; answers are not tuned once it is spent.
         tune_seconds: Seconds after which a tuned answer starts no further evaluation.
+        settle_passes: Passes over the reduced panel that every screened child gets to fit its constants before children
+            are compared, beside `tune_total`; 0 compares them as they were drawn.
         objective: Dotted name module:function of what returns the `Objective`.
         screen_children: Children of new behaviour that are screened for each answer of kvevolve-gp; 0 screens none.
+        opening: Answers at the beginning of a run that are shipped policies, varied, and draws from the grammar, before
+            anything is bred.
         explore: How often, 0 to 1, any of them is the answer instead of the best.
         restart_after: Requests without improvement after which a fresh lineage starts; 0 never starts one.
         taboo_distance: How far, 0 to 1, a fresh lineage keeps from the best behaviours of those before.
@@ -38,13 +42,15 @@ class Settings:
     """
 
     seed: int = 42
-    max_nodes: int = 120
-    tune_fraction: float = 0.5
+    max_nodes: int = 160
+    tune_fraction: float = 0.25
     tune_evaluations: int = 48
-    tune_total: int = 144
+    tune_total: int = 240
     tune_seconds: float = 60.0
+    settle_passes: float = 10.0
     objective: str = "sim.screening:screening_objective"
-    screen_children: int = 3
+    screen_children: int = 2
+    opening: int = 10
     explore: float = 0.15
     restart_after: int = 20
     taboo_distance: float = 0.05
@@ -60,12 +66,14 @@ class Settings:
             raise BadSettings(f"tune_fraction is {self.tune_fraction}; give a share from 0 to 1")
         if self.max_nodes < 10:
             raise BadSettings(f"max_nodes is {self.max_nodes}; give at least 10")
-        if min(self.tune_evaluations, self.tune_total, self.tune_seconds) < 0:
-            raise BadSettings("tune_evaluations, tune_total and tune_seconds cannot be negative")
+        if min(self.tune_evaluations, self.tune_total, self.tune_seconds, self.settle_passes) < 0:
+            raise BadSettings("tune_evaluations, tune_total, tune_seconds and settle_passes cannot be negative")
+        if 0 < self.settle_passes < 1:
+            raise BadSettings(f"settle_passes is {self.settle_passes}; give 0, or at least 1")
         for name in ("explore", "taboo_distance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSettings(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
-        for name in ("screen_children", "restart_after"):
+        for name in ("screen_children", "opening", "restart_after"):
             if getattr(self, name) < 0:
                 raise BadSettings(f"{name} is {getattr(self, name)}; give 0 or more")
         for name in ("objective", "screen"):

@@ -13,9 +13,13 @@ from sim.policy import language
 from sim.search import units
 from sim.search.genome import DOCSTRINGS, Genome, function, statements
 from sim.search.grammar import Grammar, binary, call
+from sim.search.motifs import log_sum
 from sim.search.simplify import simplify
 from sim.search.sites import records, sites
 from sim.search.variation import Variation
+
+LOG_SUMS = 0.6
+"""How many of the policies drawn anew score by a sum of features on a log scale."""
 
 
 def admission(v: Variation) -> bool:
@@ -143,6 +147,9 @@ def draw_policy(rng: random.Random, frame: Genome) -> Genome:
     """Return a whole policy from the grammar in the frame of another."""
     genome = Genome(frame.head, [], frame.tail)
     v = Variation(genome, (), rng)
+    if rng.random() < LOG_SUMS:
+        log_sum(v)
+        return genome
     redraw(v)
     if rng.random() < 0.3:
         add_hooks(v)

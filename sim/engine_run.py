@@ -67,7 +67,7 @@ def run_engine(
                 engine.wait()
     if engine.returncode not in (0, 130, -signal.SIGINT):
         raise RuntimeError(f"openevolve-run ended with exit code {engine.returncode}; see {run.log}")
-    if interrupted and not run.children():
+    if interrupted and not run.has_child():
         raise KeyboardInterrupt
     _tell_of_model(run, iterations, say)
     return not interrupted
@@ -78,7 +78,7 @@ def _tell_of_model(run: RunDir, iterations: int, say: Say) -> None:
     if (run.root / record.NAME).exists():
         say(f"model: {record.summary(record.read(run.root / record.NAME))}")
     early = ending.reason(run.root)
-    if not run.children():
+    if not run.has_child():
         why = f": {early}" if early else f" in {iterations} iterations; see {run.log}"
         raise RuntimeError(f"openevolve-run stored no child{why}")
     if early:

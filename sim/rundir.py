@@ -138,6 +138,10 @@ class RunDir:
         """
         return jsonlines.read(self.trace)
 
+    def has_child(self) -> bool:
+        """Return whether the engine stored or traced any program beside the seed."""
+        return any(program.get("parent_id") for program in self.stored()) or bool(self.children())
+
     def programs(self) -> list[tuple[str, dict[str, float]]]:
         """Return (code, metrics) of every program the engine stored, oldest first."""
         return [(program["code"], program["metrics"]) for program in self.stored()]

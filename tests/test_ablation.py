@@ -150,7 +150,7 @@ def test_a_curve_counts_evaluations_tuning_and_money(tmp_path):
     assert found[-1] == Point(evaluations=16.0, cpu_s=28.5, refs=14000.0, usd=0.25, best=0.3)
     assert [point.best for point in found] == [None, None, 0.1, 0.1, 0.1, 0.3, 0.3]
     assert best_at(found, "evaluations", 2) == 0.1
-    assert best_at(found, "evaluations", 14) == 0.1, "tuning, worth ten passes by what it replayed, and two of polish come first"
+    assert best_at(found, "evaluations", 14) == 0.1, "tuning, ten passes by what it replayed, and polish come first"
     assert best_at(found, "evaluations", 15) == 0.3
     assert best_at(found, "usd", 0.0) == 0.1
     assert best_at(found, "cpu_s", 0.1) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import random
 import threading
 from collections import Counter
@@ -22,7 +23,7 @@ from sim.score import Cell, by_capacity
 from sim.screening import Screen
 from sim.search import merging, motifs, probe
 from sim.search.breeder import Breeder
-from sim.search.genome import Genome
+from sim.search.genome import Genome, fingerprint
 from sim.search.ledger import Ledger
 from sim.search.library import library
 from sim.search.lineage import Lineages
@@ -244,7 +245,8 @@ class FlatScreen:
 
 def breeder(**values: object) -> Breeder:
     SCREEN.asked.clear()
-    return Breeder(Settings.from_mapping({"screen": f"{__name__}:size_screen", "tune_fraction": 0, **values}))
+    quiet = {"screen": f"{__name__}:size_screen", "tune_fraction": 0, "settle_passes": 0, "opening": 0}
+    return Breeder(Settings.from_mapping(quiet | values))
 
 
 def breed(found: Breeder, count: int, seed: int = 1) -> list:
@@ -279,6 +281,48 @@ def test_exploring_answers_with_any_of_the_children():
     breed(found, 6)
     ranks = [item.screened for item in found.memory.known.values() if item.sent]
     assert min(ranks) < sorted(item.screened for item in found.memory.known.values())[12]
+
+
+class Far:
+    """Best where every literal is 40; each pass replays five references."""
+
+    refs = 5
+
+    def score(self, policy: Policy) -> float:
+        return self.of_literals(policy)([literal.value for literal in policy.literals])
+
+    def of_literals(self, policy: Policy):
+        return lambda values: 0.5 - sum(abs(math.log(max(value, 1e-9) / 40.0)) for value in values) / 100.0
+
+
+def test_an_answer_has_constants_that_fit_and_keeps_its_parents():
+    given = {"objective": f"{__name__}:Far", "screen": f"{__name__}:FlatScreen", "settle_passes": 12}
+    found, ledger = breeder(**given, screen_children=1), Ledger()
+    found.note(SEEDS["frequency"], 0.2)
+    for seed in range(12):
+        child = found.breed(SEEDS["frequency"], (), random.Random(seed), 1.0, ledger)
+        assert found.memory.known[fingerprint(child.policy.source)].sent
+        if child.moves[-1] == "settled":
+            kept = found.memory.known[fingerprint(child.policy.source)].parent
+            assert kept is not None
+    assert ledger.counts["settled"] == 12
+    assert 0 < ledger.counts["refs settled"] <= 12 * 12 * 5
+    parent, child = (
+        Policy.from_source(f"def priority(block, cache):\n    return {text}\n")
+        for text in ("3 * block.seen + 5 * block.depth", "3 * block.seen + 7 * block.depth + 3")
+    )
+    spent = found.tuning.settle(child, parent, 1)
+    values = [literal.value for literal in spent.result.policy.literals]
+    assert values[0] == 3, "its parent's"
+    assert values[1:] != [7, 3]
+    assert spent.to_dict()["refs"] == spent.refs == round(spent.result.passes * 5)
+
+
+def test_a_run_opens_with_draws_and_shipped_policies():
+    found = breeder(screen_children=2, opening=3)
+    moves = [child.moves[0] for child in breed(found, 6)]
+    assert set(moves[:3]) <= {"draw", "library"}
+    assert set(moves[3:]) - {"draw", "library"}, "then it breeds; a draw that waited may still be an answer"
 
 
 def test_runs_repeat_and_threads_share_a_breeder():
@@ -351,7 +395,8 @@ def prompt() -> dict:
 
 def test_every_child_is_accounted_for(tmp_path: Path):
     chosen = Settings.from_mapping(
-        {"screen": f"{__name__}:FlatScreen", "screen_children": 3, "tune_fraction": 0, "restart_after": 2}
+        {"screen": f"{__name__}:FlatScreen", "screen_children": 3, "restart_after": 2}
+        | {"tune_fraction": 0, "settle_passes": 0, "opening": 0}
     )
     service = Service(chosen, tmp_path)
     for _ in range(6):

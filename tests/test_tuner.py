@@ -61,6 +61,16 @@ def test_tuning_improves_within_the_budget_and_is_deterministic():
     assert one.start_score == one.history[0] == Fake().score(policy())
 
 
+def test_only_free_literals_move():
+    fake = Fake()
+    start = [literal.value for literal in policy().literals]
+    result = tune(policy(), fake, 60, seed=2, free=[3])
+    assert result.score > result.start_score
+    rounded = {(values[0], values[1], values[2]) for values in fake.calls}
+    assert rounded == {tuple(start[:3])}
+    assert tune(policy(), Fake(), 60, seed=2, free=[]).evaluations == 1
+
+
 @pytest.mark.parametrize("budget", [1, 2, 5, 7, 30])
 def test_the_budget_is_never_exceeded_and_the_start_is_the_floor(budget):
     fake = Fake()

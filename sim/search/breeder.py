@@ -131,14 +131,16 @@ class Breeder:
             if restarted:
                 ledger.add("restart")
         if self.settings.screen_children > 0:
-            candidates = [self._settled(self._screened(item, ledger), rng, ledger) for item in candidates]
+            for item in candidates:
+                self._screened(item, ledger)
         with self._lock:
             chosen = self._choose(candidates, rng)
             chosen.sent = True
             self._busy -= {item.mark for item in candidates}
             ledger.add("screened out", sum(item is not chosen for item in candidates))
-            policy = Policy.from_source(_framed(chosen.source, parent))
-            return Child(policy, self._moves[chosen.mark], chosen.lineage, chosen.screened)
+        chosen = self._settled(chosen, rng, ledger)
+        policy = Policy.from_source(_framed(chosen.source, parent))
+        return Child(policy, self._moves[chosen.mark], chosen.lineage, chosen.screened)
 
     def _loaded_screen(self) -> Screen:
         with self._loading:
@@ -157,14 +159,14 @@ class Breeder:
         )
         donors = [*partners, *(Partner(item.source, self.memory.estimate(item)) for item in self._top(DONORS))]
         for attempt in range(1, _TRIES + 1):
-            proposal = self._propose(operator, parent, donors, rng, size)
+            proposal, base = self._propose(operator, parent, donors, rng, size)
             started = time.perf_counter()
             try:
                 found = behaviour(proposal.policy)
             except Unsound:
                 ledger.add("unsound", seconds=time.perf_counter() - started)
                 continue
-            child = Known(proposal.source, proposal.fingerprint, found, lineage=self.lineages.current)
+            child = Known(proposal.source, proposal.fingerprint, found, lineage=self.lineages.current, parent=base)
             old = found.mark in self.memory.behaviours
             if (old or self.lineages.forbids(child)) and attempt < _TRIES:
                 ledger.add("duplicate behaviour" if old else "taboo", seconds=time.perf_counter() - started)
@@ -176,18 +178,20 @@ class Breeder:
 
     def _propose(
         self, operator: Operator, parent: str, donors: Sequence[Partner], rng: random.Random, size: float
-    ) -> Proposal:
-        """Vary the engine's parent, a good program of the lineage, or what a lineage or the run starts from."""
+    ) -> tuple[Proposal, str | None]:
+        """Vary the engine's parent, a good program of the lineage, or what a lineage or the run starts from.
+
+        Returns:
+            The child, and what it was varied from.
+        """
         if len(self.memory.known) <= self.settings.opening * max(1, self.settings.screen_children):
-            return self._start(operator, parent, rng)
+            return self._start(operator, parent, rng), None
         members = [item for item in self.lineages.members(self.memory)[:POOL] if not self.lineages.forbids(item)]
-        if self.lineages.fresh:
-            if not members:
-                return self._start(operator, parent, rng)
-            return operator.propose(_framed(_drawn(members, rng).source, parent), donors, rng, size)
-        if not members or rng.random() < ENGINE_SHARE:
-            return operator.propose(parent, donors, rng, size)
-        return operator.propose(_framed(_drawn(members, rng).source, parent), donors, rng, size)
+        if self.lineages.fresh and not members:
+            return self._start(operator, parent, rng), None
+        engines = not members or (not self.lineages.fresh and rng.random() < ENGINE_SHARE)
+        base = parent if engines else _framed(_drawn(members, rng).source, parent)
+        return operator.propose(base, donors, rng, size), base
 
     def _start(self, operator: Operator, parent: str, rng: random.Random) -> Proposal:
         """Return a program that owes nothing to those before."""
@@ -200,35 +204,32 @@ class Breeder:
     def _top(self, count: int) -> list[Known]:
         return self.memory.ranked()[:count]
 
-    def _screened(self, item: Known, ledger: Ledger) -> Known:
+    def _screened(self, item: Known, ledger: Ledger) -> None:
         screen = self._loaded_screen()
         with ledger.timed("screened"):
             found = screen.measure(item.source)
         ledger.add("screened")
         ledger.add("refs screened", found.refs)
         item.screened = found.score
-        return item
 
     def _settled(self, item: Known, rng: random.Random, ledger: Ledger) -> Known:
         """Return a screened child with constants that fit; itself if there are none, or none better."""
-        seed = rng.getrandbits(31)
         if not self.settings.settle_passes or item.screened is None or item.screened <= REJECTED:
             return item
-        spent = self.tuning.settle(Policy.from_source(item.source), seed)
+        spent = self.tuning.settle(Policy.from_source(item.source), _admitted(item.parent), rng.getrandbits(31))
         ledger.add("settled", seconds=spent.cpu_s)
         ledger.add("refs settled", spent.refs)
         if spent.result is None or spent.result.score <= item.screened:
             return item
-        policy = spent.result.policy
-        mark, found = fingerprint(policy.source), _behaviour(policy.source)
+        source = spent.result.policy.source
+        mark, found = fingerprint(source), _behaviour(source)
         with self._lock:
             if found is None or mark in self.seen:
                 return item
             self.seen.add(mark)
-            self._busy = (self._busy - {item.mark}) | {mark}
             self._moves[mark] = (*self._moves[item.mark], "settled")
-            better = Known(policy.source, mark, found, screened=spent.result.score, lineage=item.lineage)
-            return self.memory.replace(item, better)
+            score = spent.result.score
+            return self.memory.replace(item, Known(source, mark, found, None, score, True, item.lineage, item.parent))
 
     def _choose(self, candidates: list[Known], rng: random.Random) -> Known:
         """Return the best on the screen of these and of those that waited; now and then any of these."""
@@ -252,6 +253,12 @@ def _framed(source: str, frame: str) -> str:
     except NotAGenome as error:
         raise NoChild(str(error)) from None
     return f"{head}{block}{tail}"
+
+
+def _admitted(source: str | None) -> Policy | None:
+    with contextlib.suppress(PolicyRejected):
+        return Policy.from_source(source) if source is not None else None
+    return None
 
 
 def _behaviour(source: str) -> Behaviour | None:

@@ -218,7 +218,7 @@ def _search_section() -> Iterator[Line]:
         "tune_seconds": "no further evaluation of a tuned answer starts after this",
         "max_nodes": "size limit of proposals in syntax nodes",
         "screen_children": "children of new behaviour tried on the reduced panel for each answer; 0: no screening",
-        "settle_passes": "passes over it that fit the constants of each before they are compared; 0: none",
+        "settle_passes": "passes over it that fit the constants of the best of them, roughly; 0: none",
         "opening": "answers that are draws and shipped policies, varied, before anything is bred",
         "explore": "how often any of them is the answer, instead of the best",
         "restart_after": "requests without improvement after which a fresh lineage starts; 0: never",

@@ -23,6 +23,7 @@ class Known:
         screened: On the screening panel.
         sent: Whether it was an answer, or stood in a prompt.
         lineage: Number of the lineage it belongs to.
+        parent: Source of what it was varied from; None if from nothing.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Known:
     screened: float | None = None
     sent: bool = False
     lineage: int = 0
+    parent: str | None = None
 
 
 @dataclass

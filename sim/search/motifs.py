@@ -21,13 +21,15 @@ from sim.search.variation import Variation
 
 SHARED = 0.35
 """How often a term of a log sum counts in one kind of traffic more than in the other."""
+TERMS = (1, 4)
+"""Fewest and most terms of a log sum, its age aside."""
 _CARRIED = ("turn count", "gap", "accesses", "hit fraction", "new blocks", "blocks behind")
 
 
 def log_sum(v: Variation) -> bool:
     """Let `priority` be a weighted sum of features on a log scale, beginning with the age of the block."""
     total = log_age(v.rng)
-    for _ in range(v.rng.randint(1, 4)):
+    for _ in range(v.rng.randint(*TERMS)):
         node, wanted = signed_feature(v.rng)
         total = binary(total, ast.Add() if wanted else ast.Sub(), _weighted(v.rng, node))
     v.genome.set_scoring("evict")

@@ -29,8 +29,8 @@ class Settings:
         tune_evaluations: Passes over the reduced panel per tuned answer at most.
         tune_total: The same per run; answers are not tuned once it is spent.
         tune_seconds: Seconds after which a tuned answer starts no further evaluation.
-        settle_passes: Passes over the reduced panel that every screened child gets to fit its constants before children
-            are compared, beside `tune_total`; 0 compares them as they were drawn.
+        settle_passes: Passes over the reduced panel that fit the constants of every answer of kvevolve-gp, beside
+            `tune_total`; 0 answers with what was drawn.
         objective: Dotted name module:function of what returns the `Objective`.
         screen_children: Children of new behaviour that are screened for each answer of kvevolve-gp; 0 screens none.
         opening: Answers at the beginning of a run that are shipped policies, varied, and draws from the grammar, before
@@ -43,13 +43,13 @@ class Settings:
 
     seed: int = 42
     max_nodes: int = 160
-    tune_fraction: float = 0.25
+    tune_fraction: float = 0.15
     tune_evaluations: int = 48
-    tune_total: int = 240
+    tune_total: int = 144
     tune_seconds: float = 60.0
     settle_passes: float = 10.0
     objective: str = "sim.screening:screening_objective"
-    screen_children: int = 2
+    screen_children: int = 5
     opening: int = 10
     explore: float = 0.15
     restart_after: int = 20

@@ -87,6 +87,7 @@ def tune(
     initial_sigma: float = 0.5,
     deadline_s: float = math.inf,
     keep: Callable[[Policy, float, float], None] | None = None,
+    free: Sequence[int] | None = None,
 ) -> Tuned:
     """Return `policy` with better literals.
 
@@ -98,6 +99,7 @@ def tune(
         initial_sigma: First standard deviation, in powers of e.
         deadline_s: Seconds after which the search starts no further replay; rounding takes a few more.
         keep: Called as keep(policy, score, passes so far) with the start and then with each new best.
+        free: Indices of the literals that may move; default all.
 
     Raises:
         TuningFailed: If no evaluation gave a number; the cause is the objective's last exception.
@@ -119,9 +121,10 @@ def tune(
 
     trial = Trial(cells, budget, time.monotonic() + deadline_s, noted)
     start_score = trial.finish(Candidate(start))
-    if start:
+    moving = range(len(start)) if free is None else free
+    if moving:
         with contextlib.suppress(OutOfTime):
-            _search(trial, start, seed, initial_sigma)
+            _search(trial, start, moving, seed, initial_sigma)
         trial.deadline = math.inf
         _round(trial, start)
     if trial.best is None:
@@ -130,25 +133,25 @@ def tune(
     return Tuned(named(trial.best), trial.best.score, start_score, len(history), trial.spent, history)
 
 
-def _search(trial: Trial, start: Values, seed: int, sigma: float) -> None:
+def _search(trial: Trial, start: Values, free: Sequence[int], seed: int, sigma: float) -> None:
     """Run CMA-ES, anew from the best with half the step when it has converged."""
     shares = trial.cells.shares
     ladder, in_one = rungs(shares, trial.cells.groups), (tuple(range(len(shares))),)
     reserve = min(len(_ROUND_DIGITS), trial.budget // 5)
-    evolution, run = _evolution(len(start), sigma, seed), 0
+    evolution, run = _evolution(len(free), sigma, seed), 0
     centre = start
     while True:
         steps = ladder if trial.best else in_one
         size = halving.affordable(evolution.population_size, steps, shares, trial.left - reserve)
         points = [evolution.ask() for _ in range(size)]
-        ranked = halving.race(trial, [Candidate(_values(centre, point), point) for point in points], steps)
+        ranked = halving.race(trial, [Candidate(_values(centre, free, point), point) for point in points], steps)
         if size < evolution.population_size:
             return
         evolution.tell(_ranks(ranked))
         if evolution.should_stop():
             run += 1
             centre = trial.best.values if trial.best else start
-            evolution = _evolution(len(start), sigma / 2**run, seed + run)
+            evolution = _evolution(len(free), sigma / 2**run, seed + run)
 
 
 def _ranks(ranked: Sequence[Candidate]) -> list[tuple[Any, float]]:
@@ -170,12 +173,13 @@ def _evolution(dimensions: int, sigma: float, seed: int) -> Any:
     return cmaes.CMA(np.zeros(size), sigma, seed=seed % 2**32)
 
 
-def _values(centre: Values, point: Any) -> Values:
+def _values(centre: Values, free: Sequence[int], point: Any) -> Values:
     """Return the literals at a point: a factor for each number, a summand for zeros. Signs stay."""
-    moves = [max(-MAX_EXPONENT, min(MAX_EXPONENT, float(move))) for move in point[: len(centre)]]
-    return tuple(
-        value * math.exp(move) if value else ZERO_SCALE * move for value, move in zip(centre, moves, strict=True)
-    )
+    values = list(centre)
+    for index, move in zip(free, point[: len(free)], strict=True):
+        bounded = max(-MAX_EXPONENT, min(MAX_EXPONENT, float(move)))
+        values[index] = values[index] * math.exp(bounded) if values[index] else ZERO_SCALE * bounded
+    return tuple(values)
 
 
 def _round(trial: Trial, start: Values) -> None:

@@ -9,7 +9,8 @@ import importlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,6 +63,18 @@ class Spent:
         }
 
 
+def _new(policy: Policy, parent: Policy | None) -> list[int]:
+    """Return which literals of a policy are not its parent's; all if none are."""
+    kept = Counter(literal.value for literal in parent.literals) if parent else Counter[float]()
+    found = []
+    for index, literal in enumerate(policy.literals):
+        if kept[literal.value] > 0:
+            kept[literal.value] -= 1
+        else:
+            found.append(index)
+    return found or list(range(len(policy.literals)))
+
+
 class Tuning:
     """Tunes within the budget of a run; safe to use from several threads, which tune at the same time."""
 
@@ -72,9 +85,12 @@ class Tuning:
         self._objective: Objective | CellObjective | None = None
         self._lock = threading.Lock()
 
-    def settle(self, policy: Policy, seed: int) -> Spent:
-        """Return a new policy with constants that fit roughly; it is not of the run's budget, but of every answer's."""
-        return self._tuned(policy, self.settings.settle_passes, seed)
+    def settle(self, policy: Policy, parent: Policy | None, seed: int) -> Spent:
+        """Return a new policy with constants that fit roughly; it is not of the run's budget, but of every answer's.
+
+        Those it has from `parent` fit already and stay, so that few passes are enough for the others.
+        """
+        return self._tuned(policy, self.settings.settle_passes, seed, _new(policy, parent))
 
     def polish(self, policy: Policy, seed: int) -> Spent:
         """Return a policy with better constants, out of the run's budget."""
@@ -91,12 +107,12 @@ class Tuning:
                 self.left += budget - (spent.result.passes if spent.result else 0.0)
         return spent
 
-    def _tuned(self, policy: Policy, passes: float, seed: int) -> Spent:
+    def _tuned(self, policy: Policy, passes: float, seed: int, free: Sequence[int] | None = None) -> Spent:
         if not policy.literals:
             return Spent(why="no literals")
         objective, started = self._loaded(), time.thread_time()
         try:
-            result = tune(policy, objective, passes, seed, deadline_s=self.settings.tune_seconds)
+            result = tune(policy, objective, passes, seed, deadline_s=self.settings.tune_seconds, free=free)
         except TuningFailed as error:
             return Spent(why=f"failed: {error.__cause__ or error!r}")
         refs = objective.refs if isinstance(objective, Counted) else 0

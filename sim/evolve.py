@@ -5,7 +5,6 @@ Calls the engine as its own command, `openevolve-run`; must not know how candida
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import time
@@ -13,26 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sim import held_out, journal, jsonlines, runlock
+from sim import choice, held_out, journal, jsonlines, runlock
 from sim.comparison import Comparison, compare
 from sim.engine_run import run_engine
 from sim.evaluation import Evaluator
-from sim.fitness import training_objective
 from sim.history import ingest
-from sim.policy.language import PolicyRejected
 from sim.policy.program import Policy
 from sim.population import Rebuilt, rebuild
-from sim.promotion.gate import judge
 from sim.registry import BASELINES, load_policy
 from sim.rundir import RunDir, keyless, renew_config, resolve_config, versions, write_json, write_text
 from sim.search.llm import ending
-from sim.search.tuner import tune
 from workloads import panel_file
 from workloads.atomic import atomic_write
 from workloads.panel import Panel, describe, load_panel
-
-FINALISTS = 12
-"""Best programs by training score that are compared on validation; the first of them is tuned too."""
 
 Say = Callable[[str], None]
 
@@ -50,7 +42,7 @@ class Job:
         tune_evaluations: Budget of the final CMA-ES tuning, in passes over the training panel.
         panel: Name or file of the panel, see `workloads.panel.load_panel`; for a run that is resumed, "auto" is the
             panel it was started on.
-        gate: Whether the chosen policy is judged by the promotion gate (`sim.promotion`), a few minutes.
+        gate: Whether the promotion gate (`sim.promotion`) has a say in the choice, some minutes.
     """
 
     program: Path
@@ -112,11 +104,17 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     finished = run_engine(job.program, job.evaluator, run, int(config["max_iterations"]), say, goes_on, lock)
     engine_s = time.time() - started
     _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
-    finalists = _finalists(run, load_policy(job.program))
-    tuned = _tune(finalists, job, int(config.get("random_seed") or 0), say)
-    best, validation = _choose(finalists, tuned, job, say)
+    found = choice.finalists(run, load_policy(job.program))
+    seed = int(config.get("random_seed") or 0)
+    candidates = choice.ranked(found, job.panel, job.tune_evaluations, seed, say)
+    chosen, verdict = candidates[0], ""
+    if job.gate and finished:  # before anything that is held out is read
+        chosen, verdicts = choice.passing(candidates, run, job.panel, say)
+        verdict = f"\n\nPROMOTION GATE\n{choice.told(verdicts, chosen)}"
+    say(f"chosen: {chosen.policy.name}, validation score {chosen.score:+.4f}")
+    best = Policy.from_source(chosen.policy.source, "evolved")
     write_text(run.best_policy, best.source)
-    verdict = _judged(job, run, best, finished, say)  # before anything that is held out is read
+    validation = compare(_columns(job, best), "validation", job.panel)
     report = _report(job, run, best, validation) + verdict + _held_out(job, run, best, finished)
     write_text(run.report, report + "\n")
     outcome = evaluator.evaluate(run.best_policy, advice=False)
@@ -216,52 +214,9 @@ def search(job: Job, run: RunDir, say: Say) -> bool:
         return run_engine(job.program, job.evaluator, run, iterations, say, None, lock)
 
 
-def _finalists(run: RunDir, seed: Policy) -> list[Policy]:
-    """Return the best distinct valid programs by training score; the seed if there is none."""
-    ranked: dict[str, float] = {}
-    for code, metrics in run.programs():
-        if metrics.get("valid"):
-            ranked[code] = float(metrics["combined_score"])
-    found: list[Policy] = []
-    for code in sorted(ranked, key=lambda text: -ranked[text])[:FINALISTS]:
-        with contextlib.suppress(PolicyRejected):
-            found.append(Policy.from_source(code, f"evolved_{len(found) + 1}"))
-    return found or [seed]
-
-
-def _tune(finalists: list[Policy], job: Job, seed: int, say: Say) -> list[Policy]:
-    if job.tune_evaluations <= 0 or not finalists[0].literals:
-        return []
-    say(f"tuning {len(finalists[0].literals)} constants of the best program ({job.tune_evaluations} passes)")
-    tuned = tune(finalists[0], training_objective(), job.tune_evaluations, seed)
-    say(f"tuned: training score {tuned.score:+.4f}")
-    return [Policy.from_source(tuned.policy.source, "evolved_tuned")]
-
-
-def _choose(finalists: list[Policy], tuned: list[Policy], job: Job, say: Say) -> tuple[Policy, Comparison]:
-    """Return the candidate with the best validation score, named "evolved", and it among the baselines."""
-    candidates = [*tuned, *finalists]
-    say(f"comparing the {len(candidates)} best on validation")
-    found = compare(candidates, "validation", job.panel)
-    best = max(range(len(candidates)), key=lambda i: found.scores[i].combined)
-    say(f"chosen: {candidates[best].name}, validation score {found.scores[best].combined:+.4f}")
-    chosen = Policy.from_source(candidates[best].source, "evolved")
-    return chosen, compare(_columns(job, chosen), "validation", job.panel)
-
-
 def _columns(job: Job, best: Policy) -> list[Policy]:
     seed = Policy.from_source(job.program.read_text(), "seed")
     return [seed, *(load_policy(name) for name in BASELINES), best]
-
-
-def _judged(job: Job, run: RunDir, best: Policy, finished: bool, say: Say) -> str:
-    """Return what the promotion gate says of the chosen policy, if the job wants it judged and the run is done."""
-    if not (job.gate and finished):
-        return ""
-    say("judging it by the promotion gate, on validation")
-    verdict = judge(run.best_policy, job.panel, "process")
-    write_json(run.verdict, verdict.to_dict())
-    return f"\n\nPROMOTION GATE\n{verdict}"
 
 
 def _held_out(job: Job, run: RunDir, best: Policy, finished: bool) -> str:

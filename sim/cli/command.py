@@ -310,7 +310,7 @@ def _add_evolve(verbs: Any) -> None:
         "where candidates are evaluated, the engine's workers sharing it (default: kvevolve.evaluation of the config)"
     )
     verb.add_argument("--executor", choices=("serial", "ray"), help=text)
-    text = "judge the chosen policy by the promotion gate (with --trace always); some minutes"
+    text = "choose what the promotion gate passes, of the four best on validation (with --trace always); minutes"
     verb.add_argument("--gate", action="store_true", help=text)
     verb.add_argument("--output", type=Path, default=Path("evolve_output"), help="parent of the run's directory")
     verb.add_argument("--resume", type=Path, metavar="RUN", help="continue a run that was stopped")

@@ -77,7 +77,7 @@ def promote(
     ledger.entries(place / ledger.TEST_READS)  # refuses a broken one before the work
     verdict = judge(file, found.which, executor, workers)
     if not verdict.passed:
-        ledger.append((run or place) / ledger.REJECTED, _rejection(verdict))
+        ledger.append((run or place) / ledger.REJECTED, verdict.rejection(ledger.now()))
         return Promoted(verdict, None, None)
     return enter(source, name, found.which, verdict, lineage, place, executor, workers)
 
@@ -144,11 +144,6 @@ def _refuse_known(directory: Path, source: str) -> None:
                 f"this very policy is the incumbent {name!r}, its test split was read on {found.manifest.created[:10]};"
                 " fix: kvevolve incumbents show it"
             )
-
-
-def _rejection(verdict: Verdict) -> dict[str, Any]:
-    reasons = {check.name: check.reason for check in verdict.failures}
-    return {"time": ledger.now(), "kvevolve": _version(), "reasons": reasons} | verdict.to_dict()
 
 
 def _sha256(source: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.rundir import versions
 from sim.tables import table
 
 RULES = (
@@ -92,6 +93,11 @@ class Verdict:
             "checks": [dict(vars(check)) for check in self.checks],
             "hit_tokens": list(self.hit_tokens),
         }
+
+    def rejection(self, time: str) -> dict[str, Any]:
+        """Return a line for the record of what was refused."""
+        reasons = {check.name: check.reason for check in self.failures}
+        return {"time": time, "kvevolve": versions()["kvevolve"], "reasons": reasons} | self.to_dict()
 
     def __str__(self) -> str:
         words = {True: "ok", False: "FAILED"}

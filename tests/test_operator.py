@@ -23,7 +23,7 @@ from sim.policy.program import Policy
 from sim.search import prompt as prompts
 from sim.search import units
 from sim.search.genome import Genome, NotAGenome, fingerprint
-from sim.search.operator import MOVES, NoChild, Operator, Partner, temperature_size
+from sim.search.operator import DEFAULT_MAX_NODES, MOVES, NoChild, Operator, Partner, temperature_size
 from sim.search.safety import hazards
 from sim.search.simplify import simplify
 from sim.search.variation import Variation
@@ -77,7 +77,7 @@ def test_children_pass_the_gate_differ_and_keep_the_frame(drift):
     marks = set()
     for parent, proposal in found:
         child = Policy.from_source(proposal.source)
-        assert child.nodes <= max(120, Policy.from_source(parent).nodes)
+        assert child.nodes <= max(DEFAULT_MAX_NODES, Policy.from_source(parent).nodes)
         assert fingerprint(proposal.source) != fingerprint(parent)
         assert proposal.source.startswith(HEAD)
         assert proposal.source.endswith(TAIL)

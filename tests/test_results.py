@@ -300,11 +300,14 @@ def test_cost_adds_the_logs_up(tmp_path: Path) -> None:
     ]
     (tmp_path / "evaluations.jsonl").write_text("".join(lines) + '{"metr')  # killed while writing
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
-    (tmp_path / "llm.jsonl").write_text(json.dumps({"usage": usage, "cost_usd": 0.5}) + '\n{"usage": null}\n')
-    proposals = [{"seconds": 1800.0, "tuning": {"passes": 7.5}}, {"seconds": 1800.0, "tuning": {"skipped": "late"}}]
+    calls = [{"usage": usage, "cost_usd": 0.5, "polish": {"passes": 7.5}}, {"usage": None}]
+    (tmp_path / "llm.jsonl").write_text("".join(json.dumps(each) + "\n" for each in calls))
+    ends = {"refs screened": {"count": 5, "seconds": 0.0}, "refs settled": {"count": 20}}
+    proposals = [{"seconds": 1800.0, "tuning": {"refs": 70}}, {"seconds": 1800.0, "tuning": {"skipped": "late"}}]
+    proposals[0]["ends"] = ends
     (tmp_path / "operator.jsonl").write_text("".join(json.dumps(each) + "\n" for each in proposals))
     found = cost.cost_of(tmp_path)
-    assert (found["operator_hours"], found["tuning_passes"]) == (1.0, 7.5)
+    assert (found["operator_hours"], found["operator_refs"], found["polish_passes"]) == (1.0, 95, 7.5)
     assert (found["evaluations"], found["cached"], found["invalid"], found["refs"]) == (3, 1, 1, 30)
     assert (found["cpu_hours"], found["best_score"], found["evaluations_to_best"]) == (3.0, 0.3, 2)
     assert (found["model_calls"], found["tokens"], found["cost_usd"]) == (2, 120, 0.5)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sim import jsonlines
 from sim.rundir import RunDir
+from sim.search import spending
 
 COSTS = ("evaluations", "cpu_s", "refs", "usd")
 """What may be spent. Evaluations: candidates the evaluator scored, and what screening and tuning replayed beside, in
@@ -102,18 +103,8 @@ def _child(line: dict[str, Any], panel_refs: int) -> _Event:
 
 def _tuned(line: dict[str, Any], panel_refs: int) -> _Event:
     """Return what an answer of the operator cost beside its evaluation: replays of the reduced panel, by references."""
-    tuning, ends = line.get("tuning") or {}, line.get("ends") or {}
-    refs = float(tuning.get("refs", 0)) + sum(_count(ends, name) for name in ("refs screened", "refs settled"))
-    cpu_s = float(tuning.get("cpu_seconds", 0.0)) + sum(_seconds(ends, name) for name in ("screened", "settled"))
-    return _Event(_ended(line), refs / panel_refs if panel_refs else 0.0, cpu_s, refs)
-
-
-def _count(ends: dict[str, Any], name: str) -> float:
-    return float((ends.get(name) or {}).get("count", 0))
-
-
-def _seconds(ends: dict[str, Any], name: str) -> float:
-    return float((ends.get(name) or {}).get("seconds", 0.0))
+    refs = float(spending.refs(line))
+    return _Event(_ended(line), refs / panel_refs if panel_refs else 0.0, spending.cpu_s(line), refs)
 
 
 def _asked(line: dict[str, Any], panel_refs: int, per_pass: float) -> _Event:

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from sim.results.report import Report, Table
+from sim.search import spending
 
 EVALUATIONS, OPERATOR, MODEL = "evaluations.jsonl", "operator.jsonl", "llm.jsonl"
 READING = "Scores are of the training split; a run is one search, from its seed program on."
 TEXT = (
     "Per run directory, from its logs. Evaluations: candidates scored, those answered from a cache apart. "
     "CPU-hours: of the evaluations, all processes. Operator hours: what the keyless operator took to propose, its "
-    "screening and tuning included, by the wall clock of its one thread. Tuning passes: replays of the training panel "
-    "that tuned constants, of the operator or the proxy. To the best: evaluations until the best score of the run "
-    "first appeared. What was done outside of runs (`kvevolve tune`, by hand) is not here."
+    "screening and tuning included, by the wall clock. Its G refs: block references it replayed for that, of the "
+    "reduced panel. Polish: passes over the training panel that tuned a model's constants. To the best: evaluations "
+    "until the best score of the run first appeared. What was done outside of runs (`kvevolve tune`, by hand) is not "
+    "here."
 )
-COLUMNS = ("run", "evaluations", "cached", "invalid", "CPU-hours", "G block refs", "operator hours", "tuning passes",
-           "best score", "to the best", "model calls", "tokens", "USD")  # fmt: skip
+COLUMNS = ("run", "evaluations", "cached", "invalid", "CPU-hours", "G block refs", "operator hours", "its G refs",
+           "polish", "best score", "to the best", "model calls", "tokens", "USD")  # fmt: skip
 
 
 def report(runs: Sequence[Path]) -> Report:
@@ -68,7 +70,7 @@ def cost_of(run: Path) -> dict[str, Any]:
     metrics = [each["metrics"] for each in scored]
     scores = [float(each.get("combined_score", -1.0)) for each in metrics]
     calls, proposals = ([*_lines(run / log)] if (run / log).is_file() else [] for log in (MODEL, OPERATOR))
-    tuned = [each.get("tuning") or {} for each in proposals] + [each.get("polish") or {} for each in calls]
+    polished = [each.get("polish") or {} for each in calls]
     usage = [call.get("usage") or {} for call in calls]
     return {
         "evaluations": len(fresh),
@@ -77,7 +79,8 @@ def cost_of(run: Path) -> dict[str, Any]:
         "cpu_hours": sum(float(each["cpu_seconds"]) for each in fresh) / 3600.0,
         "refs": sum(int(each["refs"]) for each in fresh),
         "operator_hours": sum(float(each.get("seconds") or 0.0) for each in proposals) / 3600.0,
-        "tuning_passes": sum(float(each.get("passes", each.get("evaluations", 0.0))) for each in tuned),
+        "operator_refs": sum(map(spending.refs, proposals)),
+        "polish_passes": sum(float(each.get("passes", each.get("evaluations", 0.0))) for each in polished),
         "best_score": max(scores),
         "evaluations_to_best": scores.index(max(scores)) + 1,
         "model_calls": len(calls),
@@ -124,7 +127,8 @@ def _shown(each: Mapping[str, Any]) -> list[str]:
         f"{each['cpu_hours']:.3f}",
         f"{each['refs'] / 1e9:.1f}",
         f"{each['operator_hours']:.3f}",
-        f"{each['tuning_passes']:,.0f}",
+        f"{each['operator_refs'] / 1e9:.1f}",
+        f"{each['polish_passes']:,.0f}",
         "" if best is None else f"{best:+.4f}",
         "" if each["evaluations_to_best"] is None else f"{each['evaluations_to_best']:,}",
         f"{each['model_calls']:,}",

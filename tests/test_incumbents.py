@@ -20,6 +20,8 @@ from sim.promotion import bundle, gate, ledger, looks, promotion, rivals
 from sim.promotion.bundle import MANIFEST, POLICY, Bundle
 from sim.promotion.lineage import of_run, unknown
 from sim.promotion.manifest import SPLITS, BundleError, digest
+from sim.promotion.replays import Column
+from sim.promotion.rivals import Rival
 from sim.promotion.validation import FAILED, OK, SKIPPED, validate
 from workloads.panel import load_panel
 
@@ -353,6 +355,17 @@ def test_hits_that_were_made_up_are_found_by_counting_again(copied: Path, split:
     assert found["bundle"][0] == OK
     assert found[split][0] == FAILED
     assert "hit_tokens is" in found[split][1]
+
+
+def test_a_verdict_that_would_not_be_given_is_found_by_judging_again(
+    few: None, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (*_, sound) = validate(["mixed"], copied, (), rejudge=True)
+    assert (sound.part, sound.status) == ("gate", OK), sound
+    monkeypatch.setattr(rivals, "rivals", lambda: FEW | {"itself": Rival(Column("itself", MIXED), 7)})
+    (bundled, forged) = validate(["mixed"], copied, (), rejudge=True)
+    assert bundled.status == OK
+    assert (forged.status, forged.detail.split(":")[:2]) == (FAILED, ["refused now", " baselines"])
 
 
 def test_another_panel_under_the_same_name_is_noticed(copied: Path) -> None:

@@ -22,6 +22,7 @@ def add(verbs: Any) -> None:
     one = _action(actions, "validate", _validate, "check files, then score every split again, exactly; exit code 2")
     one.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     one.add_argument("--files-only", action="store_true", help="hashes and fields, without replaying anything")
+    one.add_argument("--judge", action="store_true", help="try every rule of the promotion gate again too; minutes")
     add_executor(one)
     _action(actions, "show", _show, "everything about one incumbent").add_argument("name", metavar="NAME")
 
@@ -71,7 +72,7 @@ def _validate(options: argparse.Namespace) -> int:
     from sim.tables import table
 
     splits = () if options.files_only else SPLITS
-    found = validate(options.names, _directory(options), splits, executor_of(options), options.workers)
+    found = validate(options.names, _directory(options), splits, executor_of(options), options.workers, options.judge)
     if options.json:
         print(json.dumps([vars(finding) for finding in found], indent=2))
     elif found:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sim.promotion import bundle, looks
 from sim.promotion.bundle import SHIPPED, Bundle
+from sim.promotion.gate import judge
 from sim.promotion.manifest import SPLITS, BundleError, SplitScore
 from sim.promotion.scoring import score_on
 from workloads import panel_file
@@ -31,7 +32,7 @@ class Finding:
 
     Attributes:
         incumbent: Its name.
-        part: "bundle" (its files), or a split.
+        part: "bundle" (its files), a split, or "gate".
         status: `OK`, `FAILED` or `SKIPPED`.
         detail: What was confirmed, what is wrong, or why it could not be looked at.
     """
@@ -48,8 +49,11 @@ def validate(
     splits: Sequence[str] = SPLITS,
     executor: str = "serial",
     workers: int | None = None,
+    rejudge: bool = False,
 ) -> list[Finding]:
     """Check incumbents: hashes and fields first, then every hit-token count of every split, exactly.
+
+    A bundle that somebody sealed by hand, with a verdict it was never given, passes both; `rejudge` finds it out.
 
     Args:
         names: Which; default all of the directory.
@@ -57,6 +61,7 @@ def validate(
         splits: What is scored again; a split whose traces are not at hand is skipped, with the reason.
         executor: See `sim.executor.run`.
         workers: Most replays at a time.
+        rejudge: Whether the promotion gate judges each again, minutes; all rules must hold, as they did.
 
     Raises:
         BundleError: If one is named that is not there.
@@ -77,7 +82,21 @@ def validate(
         text = f"source {loaded.manifest.sha256[:12]}, fields, seal and looks as written"
         found.append(Finding(name, "bundle", FAILED if fault else OK, fault or text))
         found += [Finding(name, split, *_again(loaded, split, executor, workers)) for split in splits]
+        if rejudge:
+            found.append(Finding(name, "gate", *_rejudged(loaded, executor, workers)))
     return found
+
+
+def _rejudged(loaded: Bundle, executor: str, workers: int | None) -> tuple[str, str]:
+    """Return status and detail of trying the gate's rules again."""
+    reason = _not_at_hand(loaded.manifest.which)
+    if reason:
+        return SKIPPED, reason
+    verdict = judge(loaded.policy, loaded.manifest.which, executor, workers)
+    if not verdict.passed:
+        first = verdict.failures[0]
+        return FAILED, f"refused now: {first.name}: {first.reason}"
+    return OK, f"all {len(verdict.checks)} rules hold"
 
 
 def _again(loaded: Bundle, split: str, executor: str, workers: int | None) -> tuple[str, str]:

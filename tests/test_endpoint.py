@@ -29,6 +29,7 @@ from sim.search import configs, endpoint, invocation
 from sim.search import prompt as prompts
 from sim.search.endpoint import PORT, EndpointError, ensure_endpoint
 from sim.search.llm.settings import LlmSettings
+from sim.search.server import serve
 from sim.search.service import BadRequest, Service
 from sim.search.settings import BadSettings, Settings
 from sim.search.system_message import PROMPTS, system_message
@@ -507,3 +508,12 @@ def test_the_engine_loads_it_and_no_key_is_inside(name, monkeypatch):
     assert config.diff_based_evolution is (name not in ("examples/ollama.yaml", "examples/full_rewrite.yaml"))
     assert prompts.read(config.prompt.system_message) is None
     assert "```" not in config.prompt.system_message
+
+
+@pytest.mark.parametrize("values", [{"tune_fraction": 0.1, "settle_passes": 0}, {"tune_fraction": 0, "opening": 1}])
+def test_without_cmaes_nothing_that_tunes_is_served(values, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert Settings.from_mapping(values).tunes
+    with pytest.raises(BadSettings, match="tune_fraction and settle_passes to 0"):
+        serve(free_port(), Settings.from_mapping(values), None, None)
+    assert not settings(settle_passes=3).tunes

@@ -193,10 +193,10 @@ def serve(port: int, settings: Settings, run_dir: Path | None, parent: int | Non
         OSError: If the port is taken.
         BadSettings: If tuning is asked for and `cmaes` is missing.
     """
-    if settings.tune_fraction > 0 and importlib.util.find_spec("cmaes") is None:
+    if settings.tunes and importlib.util.find_spec("cmaes") is None:
         raise BadSettings(
             "tuning needs the package cmaes: pip install 'kvevolve[search]', "
-            "or set kvevolve.search.tune_fraction to 0 in the configuration"
+            "or set kvevolve.search.tune_fraction and settle_passes to 0 in the configuration"
         )
     service = Service(settings, run_dir, resumed)
     run(Server(port, service, Holders(parent)))

@@ -80,6 +80,11 @@ class Settings:
             if ":" not in getattr(self, name):
                 raise BadSettings(f"{name} is {getattr(self, name)!r}; write module:function")
 
+    @property
+    def tunes(self) -> bool:
+        """Whether constants are ever tuned."""
+        return self.tune_fraction > 0 or (self.settle_passes > 0 and self.screen_children > 0)
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], **defaults: Any) -> Settings:
         """Return settings from a configuration section; `defaults` hold where it is silent.

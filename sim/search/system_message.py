@@ -34,8 +34,8 @@ Time is counted from an origin that means nothing: use differences (block.age), 
 as a term of the score). LRU is `return block.released`, nearly the same is `return block.last_access`. A score whose \
 fields do not move by themselves (no age, no cache.now) is the fastest to evaluate. Good policies combine recency \
 with remembered frequency (block.seen survives eviction), with depth or recompute cost, and with what the hooks \
-keep in private slots. A block returns with the next turn of its conversation, after a while and not at once: its worth \
-first rises with block.age / max(cache.usual_gap, 1), then falls, and cache.continued tells agents from chat."""
+keep in private slots. A block returns with the next turn of its conversation, after a while and not at once: its \
+worth first rises with block.age / max(cache.usual_gap, 1), then falls, and cache.continued tells agents from chat."""
 
 _ORDER = """\
 Within a request, in this order: `on_hit` for every block found, first to last; `admit` for the missing blocks, first \

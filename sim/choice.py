@@ -17,10 +17,13 @@ from sim.promotion import ledger
 from sim.promotion.gate import judge
 from sim.promotion.verdict import Verdict
 from sim.rundir import RunDir, write_json
+from sim.search.probe import Behaviour, Unsound, behaviour
 from sim.search.tuner import tune
 
 FINALISTS = 12
-"""Best programs by training score that are compared on validation; the first of them is tuned too."""
+"""Programs, best on training first, that are compared on validation; the first of them is tuned too."""
+APART = 0.02
+"""Least distance of their behaviours, 0 to 1 (`sim.search.probe`)."""
 JUDGED = 4
 """How many of them, best on validation first, the gate judges until one passes. Each is a chance to pass by luck."""
 
@@ -41,15 +44,25 @@ class Ranked:
 
 
 def finalists(run: RunDir, seed: Policy) -> list[Policy]:
-    """Return the best distinct valid programs by training score; the seed if there is none."""
+    """Return the best valid programs by training score that behave differently; the seed if there is none.
+
+    The very best of a search are variations of one policy, right or wrong together on other traffic.
+    """
     ranked: dict[str, float] = {}
     for code, metrics in run.programs():
         if metrics.get("valid"):
             ranked[code] = float(metrics["combined_score"])
     found: list[Policy] = []
-    for code in sorted(ranked, key=lambda text: -ranked[text])[:FINALISTS]:
-        with contextlib.suppress(PolicyRejected):
-            found.append(Policy.from_source(code, f"evolved_{len(found) + 1}"))
+    known: list[Behaviour] = []
+    for code in sorted(ranked, key=lambda text: -ranked[text]):
+        with contextlib.suppress(PolicyRejected, Unsound):
+            policy = Policy.from_source(code, f"evolved_{len(found) + 1}")
+            mine = behaviour(policy)
+            if all(mine.distance(other) >= APART for other in known):
+                found.append(policy)
+                known.append(mine)
+        if len(found) == FINALISTS:
+            break
     return found or [seed]
 
 

@@ -24,6 +24,27 @@ def verdict(policy: Policy, passes: bool) -> Verdict:
     return Verdict(policy.name, "ab", 7, "p", "fp", checks, (1, 2))
 
 
+def scored(run: RunDir, *terms: str) -> None:
+    """Store programs as the engine does, the first the best."""
+    place = run.new_database() / "programs"
+    place.mkdir(parents=True)
+    for i, term in enumerate(terms):
+        code = f"def priority(block, cache):\n    return {term}\n"
+        metrics = {"valid": 1.0, "combined_score": 0.9 - i / 10}
+        told = {"id": str(i), "timestamp": i, "code": code, "metrics": metrics, "metadata": {"island": 0}}
+        (place / f"{i}.json").write_text(json.dumps(told))
+
+
+def test_finalists_behave_differently(tmp_path: Path) -> None:
+    run, seed = RunDir(tmp_path), candidates(1)[0].policy
+    assert choice.finalists(run, seed) == [seed]
+    scored(run, "block.last_access", "1 + 2 * block.last_access", "1 / (block.seen - block.seen)", "-block.last_access")
+    found = choice.finalists(run, seed)
+    assert [policy.name for policy in found] == ["evolved_1", "evolved_2"]
+    assert "return block.last_access" in found[0].source
+    assert "return -block.last_access" in found[1].source
+
+
 @pytest.mark.parametrize(("sound", "chosen", "judged"), [(0, 0, 1), (2, 2, 3), (9, 0, JUDGED)])
 def test_the_gate_tries_the_best_until_one_passes(tmp_path: Path, monkeypatch, sound, chosen, judged) -> None:
     found, said = candidates(6), []

@@ -13,7 +13,7 @@ from sim.ablation.curve import best_at
 from sim.ablation.runs import Finished
 from sim.figure import COLOURS
 
-AXES = {"evaluations": "evaluations", "cpu_s": "CPU-seconds of evaluations"}
+AXES = {"evaluations": "evaluations", "cpu_s": "CPU-seconds of evaluations, screening and tuning"}
 _STEPS = 400
 
 

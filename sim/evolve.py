@@ -104,16 +104,7 @@ def _evolve(job: Job, run: RunDir, say: Say, resume: bool, lock: int) -> Finishe
     finished = run_engine(job.program, job.evaluator, run, int(config["max_iterations"]), say, goes_on, lock)
     engine_s = time.time() - started
     _check_same_panel(run, run.stored_panel(), load_panel("train", job.panel))  # nobody changed it meanwhile
-    found = choice.finalists(run, load_policy(job.program))
-    seed = int(config.get("random_seed") or 0)
-    candidates = choice.ranked(found, job.panel, job.tune_evaluations, seed, say)
-    chosen, verdict = candidates[0], ""
-    if job.gate and finished:  # before anything that is held out is read
-        chosen, verdicts = choice.passing(candidates, run, job.panel, say)
-        verdict = f"\n\nPROMOTION GATE\n{choice.told(verdicts, chosen)}"
-    say(f"chosen: {chosen.policy.name}, validation score {chosen.score:+.4f}")
-    best = Policy.from_source(chosen.policy.source, "evolved")
-    write_text(run.best_policy, best.source)
+    best, verdict = _chosen(job, run, int(config.get("random_seed") or 0), finished, say)
     validation = compare(_columns(job, best), "validation", job.panel)
     report = _report(job, run, best, validation) + verdict + _held_out(job, run, best, finished)
     write_text(run.report, report + "\n")
@@ -212,6 +203,20 @@ def search(job: Job, run: RunDir, say: Say) -> bool:
         os.environ["KVEVOLVE_ADVICE"] = "0" if keyless(config) else "1"
         iterations = int(config["max_iterations"])
         return run_engine(job.program, job.evaluator, run, iterations, say, None, lock)
+
+
+def _chosen(job: Job, run: RunDir, seed: int, finished: bool, say: Say) -> tuple[Policy, str]:
+    """Return the policy a run ends with, and what the gate says if it is asked: before anything held out is read."""
+    found = choice.finalists(run, load_policy(job.program))
+    candidates = choice.ranked(found, job.panel, job.tune_evaluations, seed, say)
+    chosen, verdict = candidates[0], ""
+    if job.gate and finished:
+        chosen, verdicts = choice.passing(candidates, run, job.panel, say)
+        verdict = f"\n\nPROMOTION GATE\n{choice.told(verdicts, chosen)}"
+    say(f"chosen: {chosen.policy.name}, validation score {chosen.score:+.4f}")
+    best = Policy.from_source(chosen.policy.source, "evolved")
+    write_text(run.best_policy, best.source)
+    return best, verdict
 
 
 def _columns(job: Job, best: Policy) -> list[Policy]:
